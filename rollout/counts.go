@@ -1,0 +1,111 @@
+package rollout
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/headgate/headgate"
+)
+
+// OtherTenants is the tenant under which a router counts requests without a
+// tenant and those beyond the number of tenants it tells apart.
+const OtherTenants = "other"
+
+// Counts is what a router, or several, counted since each of them started.
+// Every request of a user is counted once, however often it was retried.
+type Counts struct {
+	At    time.Time `json:"at"`
+	Cells []Cell    `json:"cells"`
+}
+
+// Cell holds one arm's and tenant's figures on one router.
+type Cell struct {
+	// BootID names the run of the router that counted. Counts begin at zero
+	// with each.
+	BootID string       `json:"boot_id,omitempty"`
+	Arm    headgate.Arm `json:"arm"`
+	Tenant string       `json:"tenant"`
+	// Requests and Errors; errors are 5xx answers, timeouts, connection
+	// failures and answers cut short by the backend. A client that goes away is
+	// no error.
+	Requests uint64 `json:"requests"`
+	Errors   uint64 `json:"errors"`
+	// Latency counts requests by the buckets of [LatencyBounds], the last one
+	// beyond every bound. Requests that timed out are in the last.
+	Latency []uint64 `json:"latency"`
+}
+
+// Sub returns what was counted between prev and c, with the cells of all
+// routers added up by arm and tenant, sorted, and without boot ids. A router
+// that restarted since prev counts from its start; one that is gone, not at
+// all.
+func (c Counts) Sub(prev Counts) Counts {
+	type source struct {
+		boot   string
+		arm    headgate.Arm
+		tenant string
+	}
+	before := make(map[source]Cell, len(prev.Cells))
+	for _, cell := range prev.Cells {
+		before[source{cell.BootID, cell.Arm, cell.Tenant}] = cell
+	}
+	sums := make(map[source]*Cell, len(c.Cells))
+	for _, cell := range c.Cells {
+		delta := cell.sub(before[source{cell.BootID, cell.Arm, cell.Tenant}])
+		key := source{arm: cell.Arm, tenant: cell.Tenant}
+		if sums[key] == nil {
+			sums[key] = &Cell{Arm: cell.Arm, Tenant: cell.Tenant, Latency: make([]uint64, len(cell.Latency))}
+		}
+		sums[key].add(delta)
+	}
+	out := Counts{At: c.At, Cells: make([]Cell, 0, len(sums))}
+	for _, cell := range sums {
+		out.Cells = append(out.Cells, *cell)
+	}
+	slices.SortFunc(out.Cells, func(a, b Cell) int {
+		return cmp.Or(cmp.Compare(a.Arm, b.Arm), cmp.Compare(a.Tenant, b.Tenant))
+	})
+	return out
+}
+
+// Arm returns the sum of the arm's cells over tenants and routers.
+func (c Counts) Arm(arm headgate.Arm) Cell {
+	sum := Cell{Arm: arm, Latency: make([]uint64, len(LatencyBounds())+1)}
+	for _, cell := range c.Cells {
+		if cell.Arm == arm {
+			sum.add(cell)
+		}
+	}
+	return sum
+}
+
+// sub takes prev from c. Figures that went down come from a router that lost
+// them; what it shows then is all new.
+func (c Cell) sub(prev Cell) Cell {
+	if prev.Requests > c.Requests || prev.Errors > c.Errors || len(prev.Latency) > len(c.Latency) {
+		return c
+	}
+	latency := slices.Clone(c.Latency)
+	for i, n := range prev.Latency {
+		if n > latency[i] {
+			return c
+		}
+		latency[i] -= n
+	}
+	c.Requests -= prev.Requests
+	c.Errors -= prev.Errors
+	c.Latency = latency
+	return c
+}
+
+func (c *Cell) add(d Cell) {
+	c.Requests += d.Requests
+	c.Errors += d.Errors
+	if len(d.Latency) > len(c.Latency) {
+		c.Latency = append(c.Latency, make([]uint64, len(d.Latency)-len(c.Latency))...)
+	}
+	for i, n := range d.Latency {
+		c.Latency[i] += n
+	}
+}
