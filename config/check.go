@@ -1,0 +1,138 @@
+package config
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/headgate/headgate"
+)
+
+// complete fills defaults that depend on what was written.
+func (s *Service) complete() {
+	for i := range s.Stages.Reports {
+		r := &s.Stages.Reports[i]
+		r.Timeout = cmp.Or(r.Timeout, defaultReportTimeout)
+	}
+	if len(s.Rollout.TenantWhitelist) == 0 {
+		for _, t := range s.Tenants {
+			s.Rollout.TenantWhitelist = append(s.Rollout.TenantWhitelist, t.ID)
+		}
+	}
+	slices.Sort(s.Rollout.TenantWhitelist)
+	order := headgate.ProjectSizes()
+	slices.SortFunc(s.Rollout.EnabledProjectSizes, func(a, b headgate.ProjectSize) int {
+		return slices.Index(order, a) - slices.Index(order, b)
+	})
+}
+
+// check looks at what a schema cannot say: references between parts, order of
+// durations, hosts.
+func (d *document) check(s Service, found *problems) {
+	report := func(message string, path ...string) { found.add(d.problem(path, message)) }
+	d.checkTenants(s, report)
+	d.checkTargets(s, report)
+	for _, name := range headgate.RollbackOrder() {
+		a := s.Components.Get(name).Actuator
+		if a.Kind != ActuatorHook && a.URL != "" {
+			report(fmt.Sprintf("is only for an actuator of kind hook; this one is a %s", a.Kind), "components", string(name), "actuator", "url")
+		}
+		if a.Kind == ActuatorRouter && name != headgate.ReleaseVersion {
+			report("the router can only change release_version; use flag or hook", "components", string(name), "actuator", "kind")
+		}
+	}
+	if s.Replay.Suite != "" && s.Replay.Tenant == "" {
+		report("is missing; it names the tenant that owns the recorded sessions", "replay", "tenant")
+	}
+	c := s.Canary
+	if c.MaxDuration > 0 && c.MaxDuration < c.Duration {
+		report(fmt.Sprintf("must not be shorter than canary.duration, %v", c.Duration), "canary", "max_duration")
+	}
+	d.checkDurations(s, report)
+}
+
+func (d *document) checkTenants(s Service, report func(string, ...string)) {
+	var ids []string
+	for i, t := range s.Tenants {
+		if slices.Contains(ids, t.ID) {
+			report(fmt.Sprintf("tenant %q is listed twice", t.ID), "tenants", strconv.Itoa(i), "id")
+		}
+		ids = append(ids, t.ID)
+	}
+	known := func(id string, path ...string) {
+		if !slices.Contains(ids, id) {
+			report(fmt.Sprintf("%q is not one of the tenants%s", clip(id), suggest(id, ids)), path...)
+		}
+	}
+	for i, id := range s.Rollout.TenantWhitelist {
+		known(id, "rollout", "tenant_whitelist", strconv.Itoa(i))
+	}
+	if s.Replay.Tenant != "" {
+		known(s.Replay.Tenant, "replay", "tenant")
+	}
+	for i, id := range s.Replay.OtherTenants {
+		known(id, "replay", "other_tenants", strconv.Itoa(i))
+		if id == s.Replay.Tenant {
+			report("is replay.tenant itself; list tenants that must be refused", "replay", "other_tenants", strconv.Itoa(i))
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(s.Replay.Credentials)) {
+		known(id, "replay", "credentials", id)
+	}
+}
+
+func (d *document) checkTargets(s Service, report func(string, ...string)) {
+	address := func(raw string, path ...string) bool {
+		if raw == "" {
+			return false
+		}
+		if _, err := baseURL(raw); err != nil {
+			report(err.Error(), path...)
+			return false
+		}
+		return true
+	}
+	address(s.Targets.Stable.URL, "targets", "stable", "url")
+	address(s.Targets.Staging.URL, "targets", "staging", "url")
+	if address(s.Targets.Candidate.URL, "targets", "candidate", "url") {
+		if err := s.Targets.AllowCandidate(s.Targets.Candidate.URL); err != nil {
+			report(headgate.AsError(err).Message, "targets", "candidate", "url")
+		}
+	}
+	for i, h := range s.Targets.CandidateHosts {
+		if strings.ContainsAny(h, "/@*? ") {
+			report(fmt.Sprintf("%q is not a host; write host or host:port, without scheme, path or wildcard", clip(h)), "targets", "candidate_hosts", strconv.Itoa(i))
+		}
+	}
+	for _, name := range headgate.RollbackOrder() {
+		address(s.Components.Get(name).Actuator.URL, "components", string(name), "actuator", "url")
+	}
+}
+
+// maxDuration bounds every duration; more is a mistake in the unit.
+const maxDuration = 28 * 24 * time.Hour
+
+func (d *document) checkDurations(s Service, report func(string, ...string)) {
+	within := func(v time.Duration, path ...string) {
+		if v > maxDuration {
+			report("must be at most 28 days (672h)", path...)
+		}
+	}
+	within(s.Stages.Build.Timeout, "stages", "build", "timeout")
+	within(s.Stages.Test.Timeout, "stages", "test", "timeout")
+	for i, r := range s.Stages.Reports {
+		within(r.Timeout, "stages", "reports", strconv.Itoa(i), "timeout")
+	}
+	within(s.Gates.Window, "gates", "window")
+	within(s.Rollout.Soak, "rollout", "soak")
+	within(s.Canary.Duration, "canary", "duration")
+	within(s.Canary.MaxDuration, "canary", "max_duration")
+	within(s.Canary.BrokenGrace, "canary", "broken_grace")
+	for stage, v := range s.Deadlines {
+		within(v, "deadlines", string(stage))
+	}
+}

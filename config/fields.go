@@ -1,0 +1,184 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// field ties one setting to its names in the three sources. The value parses
+// and prints, as flag.Value does.
+type field struct {
+	key, variable string
+	value         interface {
+		Set(string) error
+		String() string
+	}
+	help   string
+	secret bool
+}
+
+func (f field) flag() string { return strings.ReplaceAll(f.key, "_", "-") }
+
+func (s *Settings) fields() []field {
+	return []field{
+		{key: "otlp_endpoint", variable: "OTEL_EXPORTER_OTLP_ENDPOINT", value: (*urlValue)(&s.OTLPEndpoint), help: "where Headgate sends its own telemetry, beside its own store", secret: true},
+		{key: "metrics_namespace", variable: "OBS_METRICS_NAMESPACE", value: (*nameValue)(&s.MetricsNamespace), help: "prefix of the metric names"},
+		{key: "alert_webhook", variable: "OBS_ALERT_WEBHOOK", value: (*urlValue)(&s.AlertWebhook), help: "address that receives alerts", secret: true},
+		{key: "canary_ratio", variable: "RELEASE_CANARY_RATIO", value: (*ratioValue)(&s.CanaryRatio), help: "share of traffic that a canary gets, above 0 and at most 1"},
+		{key: "canary_duration_min", variable: "RELEASE_CANARY_DURATION_MIN", value: (*minutesValue)(&s.CanaryDurationMin), help: "how long a canary lasts, in whole minutes"},
+		{key: "rollback_max_minutes", variable: "ROLLBACK_MAX_MINUTES", value: (*minutesValue)(&s.RollbackMaxMinutes), help: "limit within which a rollback must restore the service, in whole minutes"},
+		{key: "readiness_required", variable: "P6_READINESS_REQUIRED", value: (*boolValue)(&s.ReadinessRequired), help: "whether a release needs the readiness assessment"},
+		{key: "data", variable: "HEADGATE_DATA", value: (*textValue)(&s.DataDir), help: "folder of the control plane's data"},
+		{key: "listen", variable: "HEADGATE_LISTEN", value: (*addressValue)(&s.Listen), help: "address of the HTTP API"},
+		{key: "otlp_grpc", variable: "HEADGATE_OTLP_GRPC", value: (*addressValue)(&s.OTLPGRPC), help: "address of the OTLP receiver over gRPC"},
+		{key: "otlp_http", variable: "HEADGATE_OTLP_HTTP", value: (*addressValue)(&s.OTLPHTTP), help: "address of the OTLP receiver over HTTP"},
+		{key: "proxy_listen", variable: "HEADGATE_PROXY_LISTEN", value: (*addressValue)(&s.ProxyListen), help: "address of the proxy in front of the service"},
+		{key: "evidence_mode", variable: "HEADGATE_EVIDENCE_MODE", value: (*evidenceValue)(&s.EvidenceMode), help: "verified: only evidence counts; declared: claims count (development only)"},
+		{key: "tls_cert", variable: "HEADGATE_TLS_CERT", value: (*textValue)(&s.TLSCert), help: "certificate file of the HTTP API"},
+		{key: "tls_key", variable: "HEADGATE_TLS_KEY", value: (*textValue)(&s.TLSKey), help: "key file of the HTTP API"},
+		{key: "url", variable: "HEADGATE_URL", value: (*urlValue)(&s.URL), help: "address of the server that the client asks"},
+		{key: "token_file", variable: "HEADGATE_TOKEN_FILE", value: (*textValue)(&s.TokenFile), help: "file that holds the client's token"},
+	}
+}
+
+type textValue string
+
+func (v *textValue) String() string     { return string(*v) }
+func (v *textValue) Set(s string) error { *v = textValue(s); return nil }
+
+type nameValue string
+
+var metricName = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9_]{0,62}$`)
+
+func (v *nameValue) String() string { return string(*v) }
+func (v *nameValue) Set(s string) error {
+	if !metricName.MatchString(s) {
+		return fmt.Errorf("%q is not a metric prefix; use a letter, then letters, digits and underscores, at most 63", s)
+	}
+	*v = nameValue(s)
+	return nil
+}
+
+type boolValue bool
+
+func (v *boolValue) String() string { return strconv.FormatBool(bool(*v)) }
+func (v *boolValue) Set(s string) error {
+	switch strings.ToLower(s) {
+	case "true", "1", "yes", "on":
+		*v = true
+	case "false", "0", "no", "off":
+		*v = false
+	default:
+		return fmt.Errorf("%q is not a boolean; use true, false, 1, 0, yes, no, on or off", s)
+	}
+	return nil
+}
+
+type ratioValue float64
+
+func (v *ratioValue) String() string { return strconv.FormatFloat(float64(*v), 'g', -1, 64) }
+func (v *ratioValue) Set(s string) error {
+	f, err := strconv.ParseFloat(s, 64)
+	if err != nil || math.IsNaN(f) || f <= 0 || f > 1 {
+		return fmt.Errorf("%q is not a share; use a number above 0 and at most 1, for example 0.1", s)
+	}
+	*v = ratioValue(f)
+	return nil
+}
+
+// maxMinutes is four weeks, above which a number of minutes is a mistake.
+const maxMinutes = 28 * 24 * 60
+
+type minutesValue int
+
+func (v *minutesValue) String() string { return strconv.Itoa(int(*v)) }
+func (v *minutesValue) Set(s string) error {
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 || n > maxMinutes {
+		return fmt.Errorf("%q is not a number of minutes; use a whole number from 1 to %d", s, maxMinutes)
+	}
+	*v = minutesValue(n)
+	return nil
+}
+
+type addressValue string
+
+func (v *addressValue) String() string { return string(*v) }
+func (v *addressValue) Set(s string) error {
+	_, port, err := net.SplitHostPort(s)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		return fmt.Errorf("%q is not an address; use host:port, for example 127.0.0.1:8080", s)
+	}
+	*v = addressValue(s)
+	return nil
+}
+
+type urlValue string
+
+func (v *urlValue) String() string { return string(*v) }
+
+// Set does not repeat the address, which may contain a secret.
+func (v *urlValue) Set(s string) error {
+	u, err := url.Parse(s)
+	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+		return errors.New("is not an http or https address, for example http://127.0.0.1:4318")
+	}
+	*v = urlValue(s)
+	return nil
+}
+
+type evidenceValue EvidenceMode
+
+func (v *evidenceValue) String() string { return string(*v) }
+func (v *evidenceValue) Set(s string) error {
+	switch EvidenceMode(s) {
+	case EvidenceVerified, EvidenceDeclared:
+		*v = evidenceValue(s)
+		return nil
+	}
+	return fmt.Errorf("%q is not an evidence mode; use verified or declared", s)
+}
+
+// mask keeps of an address what helps a person recognise it: scheme and host.
+// Webhook paths and user names are often secrets.
+func mask(address string) string {
+	u, err := url.Parse(address)
+	if address == "" || err != nil {
+		return ""
+	}
+	if u.User == nil && strings.Trim(u.Path, "/") == "" && u.RawQuery == "" && u.Fragment == "" {
+		return address
+	}
+	return u.Scheme + "://" + u.Host + "/****"
+}
+
+// baseURL parses an address that paths are appended to.
+func baseURL(raw string) (*url.URL, error) {
+	u, err := url.Parse(raw)
+	switch {
+	case err != nil || u.Host == "" || u.Hostname() == "" || (u.Scheme != "http" && u.Scheme != "https"):
+		return nil, errors.New("must be an http or https address with a host, for example http://127.0.0.1:9000")
+	case u.User != nil:
+		return nil, errors.New("must not contain a user name or a password; credentials are references, see replay.credentials")
+	case u.RawQuery != "" || u.Fragment != "":
+		return nil, errors.New("must not have a query or a fragment")
+	}
+	return u, nil
+}
+
+func isLoopback(host string) bool {
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
