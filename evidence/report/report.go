@@ -1,0 +1,187 @@
+// Package report renders one release as a page that a person can read, print
+// and keep: HTML without scripts or outside resources, Markdown, and JSON, in
+// English and Chinese, all from the same view.
+//
+// It owns words, tables and pictures. It never judges, fetches or computes a
+// verdict: what it shows was decided and recorded elsewhere. The same release
+// gives the same bytes.
+package report
+
+import (
+	"io"
+	"time"
+
+	"github.com/headgate/headgate"
+)
+
+// Lang is the language of a report.
+type Lang string
+
+// The languages that reports are written in.
+const (
+	English Lang = "en"
+	Chinese Lang = "zh-CN"
+)
+
+// Release is all that a report shows. Sections without data are left out,
+// except that an absent gate, replay or canary is said to be absent.
+type Release struct {
+	headgate.Release
+	GeneratedAt time.Time           `json:"generated_at"`
+	Server      string              `json:"server,omitempty"` // which control plane, with its version
+	Stages      []headgate.StageRun `json:"stages"`
+	Gates       []Gate              `json:"gates"`
+	Canary      *Canary             `json:"canary,omitempty"`
+	Replays     []Replay            `json:"replays,omitempty"`
+	Events      []headgate.Event    `json:"events"`
+	Rollback    *Rollback           `json:"rollback,omitempty"`
+	Readiness   *Readiness          `json:"readiness,omitempty"`
+	Alerts      []Alert             `json:"alerts,omitempty"`
+	Evidence    []Evidence          `json:"evidence"`
+	// Overrides are shown at the top, loudly.
+	Overrides []Override `json:"overrides,omitempty"`
+}
+
+// Gate is one gate's decision.
+type Gate struct {
+	Gate        headgate.Gate    `json:"gate"`
+	Verdict     headgate.Verdict `json:"verdict"`
+	Time        time.Time        `json:"time"`
+	RulesDigest string           `json:"rules_digest,omitempty"`
+	Declared    bool             `json:"declared,omitempty"` // only claimed
+	Checks      []Check          `json:"checks"`
+}
+
+// Check is one line of a gate's table.
+type Check struct {
+	Code      string           `json:"code"`
+	Metric    string           `json:"metric"`
+	Value     *float64         `json:"value"` // nil when there was none
+	Op        string           `json:"op"`    // ">=", "<=" or "=="
+	Threshold float64          `json:"threshold"`
+	Unit      string           `json:"unit,omitempty"`
+	Samples   int64            `json:"samples"`
+	WindowS   float64          `json:"window_s,omitempty"`
+	Source    string           `json:"source,omitempty"`
+	Distance  *float64         `json:"distance"` // positive is inside the limit
+	Verdict   headgate.Verdict `json:"verdict"`
+}
+
+// Canary is the comparison of the candidate with stable over time.
+type Canary struct {
+	Alpha  float64 `json:"alpha"` // the e-process rejects at 1/Alpha
+	Points []Point `json:"points"`
+}
+
+// Point is the canary at one tick; counts are cumulative since its start.
+type Point struct {
+	Time              time.Time        `json:"time"`
+	Share             float64          `json:"share"` // of traffic to the candidate, 0..1
+	StableRequests    int64            `json:"stable_requests"`
+	StableErrors      int64            `json:"stable_errors"`
+	CandidateRequests int64            `json:"candidate_requests"`
+	CandidateErrors   int64            `json:"candidate_errors"`
+	StableP95S        float64          `json:"stable_p95_s,omitempty"`
+	CandidateP95S     float64          `json:"candidate_p95_s,omitempty"`
+	EValue            float64          `json:"e_value"`
+	Verdict           headgate.Verdict `json:"verdict,omitempty"`
+}
+
+// Replay is one replay of recorded traffic.
+type Replay struct {
+	RunID    string    `json:"run_id"`
+	Purpose  string    `json:"purpose,omitempty"` // before release, after rollback
+	Time     time.Time `json:"time"`
+	Sessions int       `json:"sessions"`
+	Steps    int       `json:"steps"`
+	Failed   int       `json:"failed"`
+	Passed   bool      `json:"passed"`
+	Failures []string  `json:"failures,omitempty"`
+}
+
+// Rollback is what a rollback did and when; a zero time has not come.
+type Rollback struct {
+	TriggerGate   headgate.Gate `json:"trigger_gate,omitempty"`
+	Reasons       []string      `json:"reasons,omitempty"`
+	FirstBadAt    time.Time     `json:"first_bad_at,omitzero"` // the first bad answer to a user
+	TriggeredAt   time.Time     `json:"triggered_at"`
+	TrafficBackAt time.Time     `json:"traffic_back_at,omitzero"`
+	CompletedAt   time.Time     `json:"completed_at,omitzero"`
+	RestoredAt    time.Time     `json:"restored_at,omitzero"`
+	LimitS        float64       `json:"limit_s,omitempty"`
+	Steps         []Step        `json:"steps,omitempty"`
+	ReplayJobID   string        `json:"replay_job_id,omitempty"`
+	ReplayStatus  string        `json:"replay_status,omitempty"`
+}
+
+// Step is one component's way back.
+type Step struct {
+	headgate.Change
+	StartedAt time.Time `json:"started_at"`
+	EndedAt   time.Time `json:"ended_at,omitzero"`
+	Error     string    `json:"error,omitempty"`
+}
+
+// Readiness is the assessment before release.
+type Readiness struct {
+	AssessmentID   string          `json:"assessment_id"`
+	DatasetVersion string          `json:"dataset_version"`
+	Admitted       bool            `json:"admitted"`
+	ReplayPassed   bool            `json:"replay_passed"`
+	FailedChecks   []string        `json:"failed_checks"`
+	Gates          []ReadinessGate `json:"gates"`
+}
+
+// ReadinessGate is one of the seven gates with the evidence it rests on.
+type ReadinessGate struct {
+	Gate     headgate.Gate `json:"gate"`
+	Passed   bool          `json:"passed"`
+	Reason   string        `json:"reason,omitempty"`   // why the evidence does not count
+	Evidence string        `json:"evidence,omitempty"` // the statement's digest
+}
+
+// Alert is one alert with what was done about it.
+type Alert struct {
+	Name       string    `json:"name"`
+	Severity   string    `json:"severity"` // P0, P1 or P2
+	Summary    string    `json:"summary,omitempty"`
+	FiredAt    time.Time `json:"fired_at"`
+	ActedAt    time.Time `json:"acted_at,omitzero"`
+	ResolvedAt time.Time `json:"resolved_at,omitzero"`
+	Action     string    `json:"action,omitempty"`
+}
+
+// Evidence is one statement of the log.
+type Evidence struct {
+	Index   int64            `json:"index"`
+	Kind    string           `json:"kind"` // the last word of the predicate type, such as gate-decision
+	About   string           `json:"about,omitempty"`
+	Time    time.Time        `json:"time"`
+	Digest  string           `json:"digest"`
+	Verdict headgate.Verdict `json:"verdict,omitempty"`
+	Inputs  []File           `json:"inputs,omitempty"`
+}
+
+// File is a raw file that a statement rests on.
+type File struct {
+	Name   string `json:"name"`
+	Digest string `json:"digest"`
+	Size   int64  `json:"size"`
+}
+
+// Override is a gate that two people let pass.
+type Override struct {
+	Gate      headgate.Gate `json:"gate"`
+	Actors    []string      `json:"actors"`
+	Reason    string        `json:"reason"`
+	ExpiresAt time.Time     `json:"expires_at"`
+}
+
+// HTML writes the report as one self-contained page.
+func HTML(w io.Writer, r Release, lang Lang) error { return nil }
+
+// Markdown writes the report as Markdown.
+func Markdown(w io.Writer, r Release, lang Lang) error { return nil }
+
+// JSON writes the report's data, indented.
+func JSON(w io.Writer, r Release) error { return nil }
