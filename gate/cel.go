@@ -1,0 +1,70 @@
+package gate
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"cel.dev/cel-go/cel"
+	"github.com/headgate/headgate"
+)
+
+const (
+	// maxRules, maxExpr and maxCost bound what a rule set may cost: at most
+	// 64 expressions of 2 kB, each stopped after 10,000 CEL cost units, which
+	// is well under a millisecond.
+	maxRules = 64
+	maxExpr  = 2048
+	maxCost  = 10_000
+)
+
+var celEnv = sync.OnceValues(func() (*cel.Env, error) {
+	return cel.NewEnv(
+		cel.Variable("metrics", cel.MapType(cel.StringType, cel.DynType)),
+		cel.Variable("samples", cel.MapType(cel.StringType, cel.IntType)),
+		cel.CrossTypeNumericComparisons(true),
+		cel.ParserRecursionLimit(32),
+		cel.ParserExpressionSizeLimit(maxExpr),
+	)
+})
+
+// compile returns the program of a boolean expression over metrics and
+// samples.
+func compile(expr string) (cel.Program, error) {
+	if len(expr) > maxExpr {
+		return nil, fmt.Errorf("is longer than %d bytes", maxExpr)
+	}
+	env, err := celEnv()
+	if err != nil {
+		return nil, err
+	}
+	ast, issues := env.Compile(expr)
+	if issues.Err() != nil {
+		return nil, fmt.Errorf("is not a valid CEL expression over metrics and samples: %w", issues.Err())
+	}
+	if ast.OutputType() != cel.BoolType {
+		return nil, errors.New("must be a comparison that is true or false")
+	}
+	return env.Program(ast, cel.CostLimit(maxCost))
+}
+
+// judge evaluates the rule. An expression that cannot be evaluated, because a
+// metric it names was not sent or because it costs too much, is broken.
+func (r rule) judge(program cel.Program, in metrics) Check {
+	c := Check{Name: r.Name, Code: r.Code, Threshold: r.Expr, Op: "cel", Verdict: headgate.Broken}
+	out, _, err := program.Eval(map[string]any{"metrics": in.all, "samples": in.series})
+	if err != nil {
+		c.Detail = "the rule cannot be evaluated: " + err.Error()
+		return c
+	}
+	ok, isBool := out.Value().(bool)
+	if !isBool {
+		c.Detail = "the rule did not come out as true or false"
+		return c
+	}
+	c.Value, c.Verdict = ok, headgate.Fail
+	if ok {
+		c.Verdict = headgate.Pass
+	}
+	return c
+}

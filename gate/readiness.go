@@ -1,0 +1,146 @@
+package gate
+
+import (
+	"strings"
+
+	"github.com/headgate/headgate"
+)
+
+// Mode says how far claims are trusted.
+type Mode string
+
+// The two evidence modes.
+const (
+	// Verified: a claim of true counts only with fresh passing evidence.
+	Verified Mode = "verified"
+	// Declared: claims count, and the assessment says so. For development.
+	Declared Mode = "declared"
+)
+
+// Evidence is what the server holds for one gate, or for the replay, of the
+// release in question. The caller has established whose it is and how old.
+type Evidence struct {
+	ID      string           `json:"evidence_id"`
+	Digest  string           `json:"digest"`
+	Verdict headgate.Verdict `json:"verdict"`
+	// Fresh is false when the evidence is too old, of another digest, or made
+	// under other rules; Reason then says which.
+	Fresh  bool   `json:"fresh"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// ReadinessInput is a readiness request and the evidence held.
+type ReadinessInput struct {
+	// AssessmentID ("ra_…") and TenantID are copied to the assessment.
+	AssessmentID   string
+	TenantID       string
+	ReleaseID      string
+	DatasetVersion string
+	// ReplayPassed and GateResults are claims. A gate that is not in
+	// GateResults counts as failed; a name that is not a gate is ignored.
+	ReplayPassed bool
+	GateResults  map[headgate.Gate]bool
+	// Mode is [Verified] unless it is [Declared].
+	Mode     Mode
+	Evidence map[headgate.Gate]Evidence
+	// Replay is the evidence of the replay; nil when there is none.
+	Replay *Evidence
+}
+
+// Assessment is the answer of the readiness endpoint.
+type Assessment struct {
+	AssessmentID   string `json:"assessment_id"`
+	ReleaseID      string `json:"release_id"`
+	TenantID       string `json:"tenant_id"`
+	DatasetVersion string `json:"dataset_version"`
+	Admitted       bool   `json:"admitted"`
+	// FailedChecks: the dataset, the gates in contract order, the replay.
+	FailedChecks []string `json:"failed_checks"`
+	// ReplayPassed and GateResults say what counted, not what was claimed.
+	ReplayPassed bool                   `json:"replay_passed"`
+	GateResults  map[headgate.Gate]bool `json:"gate_results"`
+
+	EvidenceMode Mode `json:"evidence_mode"`
+	// Basis says for each gate, then for "replay", what the answer rests on.
+	Basis []Basis `json:"basis"`
+}
+
+// Basis is what the answer on one gate rests on.
+type Basis struct {
+	// Check is the gate's name, or "replay".
+	Check   string `json:"check"`
+	Claimed bool   `json:"claimed"`
+	Passed  bool   `json:"passed"`
+	// Support is "evidence", "declared" when only the claim supports it, or
+	// "none".
+	Support  string    `json:"support"`
+	Evidence *Evidence `json:"evidence,omitempty"`
+	Reason   string    `json:"reason,omitempty"`
+}
+
+// Readiness assesses a release over the seven gates and the replay. A claim of
+// false always blocks.
+func Readiness(in ReadinessInput) Assessment {
+	a := Assessment{
+		AssessmentID: in.AssessmentID, ReleaseID: in.ReleaseID, TenantID: in.TenantID,
+		DatasetVersion: in.DatasetVersion, FailedChecks: []string{},
+		GateResults: map[headgate.Gate]bool{}, EvidenceMode: Verified,
+	}
+	if in.Mode == Declared {
+		a.EvidenceMode = Declared
+	}
+	if strings.TrimSpace(in.DatasetVersion) == "" {
+		a.FailedChecks = append(a.FailedChecks, "DATASET_VERSION_REQUIRED")
+	}
+	for _, g := range headgate.Gates() {
+		var held *Evidence
+		if e, ok := in.Evidence[g]; ok {
+			held = &e
+		}
+		prefix := strings.ToUpper(string(g))
+		a.GateResults[g] = a.weigh(string(g), in.GateResults[g], held, prefix+"_GATE_FAILED", prefix+"_EVIDENCE_MISSING")
+	}
+	a.ReplayPassed = a.weigh("replay", in.ReplayPassed, in.Replay, "REPLAY_E2E_FAILED", "REPLAY_EVIDENCE_MISSING")
+	a.Admitted = len(a.FailedChecks) == 0
+	return a
+}
+
+// weigh records whether a claim counts.
+func (a *Assessment) weigh(check string, claimed bool, held *Evidence, failed, missing string) bool {
+	b := Basis{Check: check, Claimed: claimed, Support: "none", Evidence: held}
+	proven, why := held.proves()
+	if proven {
+		b.Support = "evidence"
+	}
+	switch {
+	case !claimed:
+		b.Reason = "not claimed to have passed"
+		a.FailedChecks = append(a.FailedChecks, failed)
+	case proven:
+		b.Passed = true
+	case a.EvidenceMode == Declared:
+		b.Passed, b.Support = true, "declared"
+		b.Reason = "only declared: " + why
+	default:
+		b.Reason = why
+		a.FailedChecks = append(a.FailedChecks, missing)
+	}
+	a.Basis = append(a.Basis, b)
+	return b.Passed
+}
+
+// proves reports whether the evidence supports a claim and, if not, why.
+func (e *Evidence) proves() (bool, string) {
+	switch {
+	case e == nil:
+		return false, "no evidence is held for this release"
+	case e.Verdict != headgate.Pass:
+		return false, "the evidence held says " + string(e.Verdict)
+	case !e.Fresh:
+		if e.Reason != "" {
+			return false, "the evidence held is stale: " + e.Reason
+		}
+		return false, "the evidence held is stale"
+	}
+	return true, ""
+}

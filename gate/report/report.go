@@ -1,0 +1,246 @@
+// Package report reads the files that real tools write (test runners, load
+// generators, scanners, evaluation suites) and turns them into facts a gate can
+// judge: metrics with their sample counts, test totals and findings.
+//
+// It owns the knowledge of each format and of its traps. It never decides
+// whether a release passes, never opens a file or a connection, and never keeps
+// a secret, a prompt or a document that a report happens to contain.
+package report
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/gate"
+)
+
+// DefaultMaxBytes is the largest report that is read unless [Options] say
+// otherwise.
+const DefaultMaxBytes = 64 << 20
+
+const (
+	// maxFindings bounds how many findings are listed; all are counted.
+	maxFindings = 1000
+	// maxText bounds every text taken from a report, in bytes.
+	maxText = 300
+	// maxUnscored is the largest share of cases without a score at which the
+	// rest still stand for the whole.
+	maxUnscored = 0.05
+)
+
+// Options say how to read a report. The zero value reads what the tools name by
+// default.
+type Options struct {
+	// Columns maps a gate metric ("ragas.response_relevancy", "api_p95_s",
+	// "auth_bypass_findings") to what the tool calls it: a CSV column or JSON
+	// field, a k6 metric ("http_req_duration{scenario:search}"), a promptfoo
+	// metric, a rule id or a prefix of one ending in "*".
+	Columns map[string]string
+	// Source is recorded as the origin of every metric, usually the file name.
+	Source string
+	// MaxBytes bounds reading; 0 means [DefaultMaxBytes].
+	MaxBytes int64
+}
+
+// Facts are what a report says.
+type Facts struct {
+	Format string `json:"format"`
+	Tool   Tool   `json:"tool"`
+	Source string `json:"source,omitempty"`
+	// Verdict is the tool's own: fail when a test, a threshold or a scan
+	// failed, insufficient when nothing was tested or measured. It does not
+	// replace a gate's.
+	Verdict headgate.Verdict `json:"verdict"`
+	// Reasons say why Verdict is not pass, and what a reader should know.
+	Reasons  []string  `json:"reasons,omitempty"`
+	Metrics  []Metric  `json:"metrics,omitempty"`
+	Tests    *Tests    `json:"tests,omitempty"`
+	Requests *Requests `json:"requests,omitempty"`
+	// Findings are the first 1,000, without secrets; FindingCount counts all.
+	Findings     []Finding `json:"findings,omitempty"`
+	FindingCount int       `json:"finding_count"`
+	// Components is the number of packages in a bill of materials.
+	Components int `json:"components,omitempty"`
+	// DatasetID is set when the report itself names one.
+	DatasetID string `json:"dataset_id,omitempty"`
+}
+
+// Tool is who wrote the report; Version is empty when the report does not say.
+type Tool struct {
+	Name    string `json:"name"`
+	Version string `json:"version,omitempty"`
+}
+
+// Metric is one gate metric, in the gate's unit.
+type Metric struct {
+	Gate headgate.Gate `json:"gate"`
+	Name string        `json:"name"`
+	// Value is a float64, an int64 or a bool.
+	Value any `json:"value"`
+	// Samples is nil when the report does not say how many there were.
+	Samples *int64 `json:"samples"`
+	// Unscored is how many cases have no value because the tool failed on
+	// them. They are not low scores.
+	Unscored int64 `json:"unscored,omitempty"`
+	// From is what the report calls it.
+	From string `json:"from"`
+}
+
+// Tests are the totals of a test report.
+type Tests struct {
+	Total   int `json:"total"`
+	Passed  int `json:"passed"`
+	Failed  int `json:"failed"`
+	Errored int `json:"errored"`
+	Skipped int `json:"skipped"`
+}
+
+// Requests are the totals of a load test.
+type Requests struct {
+	Total  int64 `json:"total"`
+	Failed int64 `json:"failed"`
+}
+
+// Finding is one thing a tool complains about. It says where, never what the
+// offending text was.
+type Finding struct {
+	Rule     string `json:"rule"`
+	Severity string `json:"severity,omitempty"`
+	File     string `json:"file,omitempty"`
+	Line     int    `json:"line,omitempty"`
+	Title    string `json:"title,omitempty"`
+}
+
+// format is one adapter.
+type format struct {
+	name string
+	// detect reports whether the document may be of this format.
+	detect func(document) bool
+	parse  func(document, Options) (Facts, error)
+	// redact returns the report without what must not be stored; nil when the
+	// format holds nothing of the kind.
+	redact func(document) ([]byte, error)
+}
+
+// formats are in order of detection; no two claim the same document.
+var formats = []format{}
+
+// Formats lists the known formats.
+func Formats() []string {
+	names := make([]string, len(formats))
+	for i, f := range formats {
+		names[i] = f.name
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Parse reads a report of the named format. An unknown format is a
+// REQ_VALIDATION_FAILED error that lists the known ones, and so is a report
+// that is not of its format, is cut off, or is larger than allowed.
+func Parse(name string, r io.Reader, opts Options) (Facts, error) {
+	f, doc, err := open(name, r, opts)
+	if err != nil {
+		return Facts{}, err
+	}
+	facts, err := f.parse(doc, opts)
+	if err != nil {
+		return Facts{}, headgate.Invalidf("%s report: %w", name, err)
+	}
+	facts.Format, facts.Source = name, opts.Source
+	return facts, nil
+}
+
+// Redact returns the report in the form in which it may be stored: what a
+// scanner quotes of a secret is gone. Reports that quote nothing come back as
+// they are.
+func Redact(name string, r io.Reader, opts Options) ([]byte, error) {
+	f, doc, err := open(name, r, opts)
+	if err != nil {
+		return nil, err
+	}
+	if f.redact == nil {
+		return doc.raw, nil
+	}
+	out, err := f.redact(doc)
+	if err != nil {
+		return nil, headgate.Invalidf("%s report: %w", name, err)
+	}
+	return out, nil
+}
+
+// Detect names the format of a report. When none fits, or when the report is
+// too empty to tell, the error lists the known ones.
+func Detect(r io.Reader) (string, error) {
+	doc, err := readAll(r, DefaultMaxBytes)
+	if err != nil {
+		return "", err
+	}
+	for _, f := range formats {
+		if f.detect(doc) {
+			return f.name, nil
+		}
+	}
+	return "", headgate.Invalidf("the report's format is not recognised; name it, one of %s", strings.Join(Formats(), ", "))
+}
+
+func open(name string, r io.Reader, opts Options) (format, document, error) {
+	i := slices.IndexFunc(formats, func(f format) bool { return f.name == name })
+	if i < 0 {
+		return format{}, document{}, headgate.Invalidf("unknown report format; known are %s", strings.Join(Formats(), ", "))
+	}
+	limit := opts.MaxBytes
+	if limit <= 0 {
+		limit = DefaultMaxBytes
+	}
+	doc, err := readAll(r, limit)
+	return formats[i], doc, err
+}
+
+// document is a report in memory.
+type document struct{ raw []byte }
+
+func readAll(r io.Reader, limit int64) (document, error) {
+	raw, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err != nil {
+		return document{}, headgate.Invalidf("the report cannot be read").Wrap(err)
+	}
+	if int64(len(raw)) > limit {
+		return document{}, headgate.Invalidf("the report is larger than %d bytes", limit)
+	}
+	return document{raw: bytes.TrimPrefix(raw, []byte("\xef\xbb\xbf"))}, nil
+}
+
+// Merge puts the facts of several reports together as the input of one gate.
+// Two reports that give the same metric with different values contradict each
+// other, which is an error. Metrics of other gates are left out.
+func Merge(g headgate.Gate, datasetID string, facts ...Facts) (gate.Input, error) {
+	in := gate.Input{DatasetID: datasetID, Metrics: map[string]any{}, Origins: map[string]gate.Origin{}}
+	for _, f := range facts {
+		if in.DatasetID == "" {
+			in.DatasetID = f.DatasetID
+		}
+		for _, m := range f.Metrics {
+			if m.Gate != g {
+				continue
+			}
+			if v, ok := in.Metrics[m.Name]; ok && v != m.Value {
+				return gate.Input{}, headgate.Invalidf("metrics.%s: %s and %s disagree", m.Name, in.Origins[m.Name].Source, f.origin(m).Source)
+			}
+			in.Metrics[m.Name], in.Origins[m.Name] = m.Value, f.origin(m)
+		}
+	}
+	return in, nil
+}
+
+func (f Facts) origin(m Metric) gate.Origin {
+	where := f.Source
+	if where == "" {
+		where = f.Format
+	}
+	return gate.Origin{Samples: m.Samples, Source: fmt.Sprintf("%s (%s)", where, m.From)}
+}

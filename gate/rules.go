@@ -1,0 +1,178 @@
+package gate
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"cel.dev/cel-go/cel"
+	"github.com/headgate/headgate"
+)
+
+// Format is the first field of every rule file.
+const Format = "headgate-rules/v1"
+
+// RuleSet is a complete, valid, immutable set of thresholds and rules. The zero
+// value holds none, and [Evaluate] refuses it.
+type RuleSet struct {
+	body     body
+	digest   string
+	programs []cel.Program // one per body.Rules
+}
+
+// body is the canonical form: everything written out, defaults included.
+type body struct {
+	Format     string                             `json:"format"`
+	Version    int64                              `json:"version"`
+	Owner      string                             `json:"owner"`
+	Reason     string                             `json:"reason"`
+	Thresholds map[headgate.Gate]map[string]any   `json:"thresholds"`
+	MinSamples map[headgate.Gate]map[string]int64 `json:"min_samples"`
+	Rules      []rule                             `json:"rules"`
+}
+
+// rule is one of a service's own: a CEL expression that must be true.
+type rule struct {
+	Name string        `json:"name"`
+	Gate headgate.Gate `json:"gate"`
+	Code string        `json:"code"`
+	Expr string        `json:"expr"`
+}
+
+// DefaultRules returns the thresholds that the HTTP contract fixes, without a
+// minimum of samples and without further rules.
+func DefaultRules() RuleSet { return contractRules() }
+
+var contractRules = sync.OnceValue(func() RuleSet {
+	return seal(defaults(), nil)
+})
+
+func defaults() body {
+	b := body{
+		Format: Format, Version: 1, Owner: "headgate",
+		Reason:     "the thresholds of the HTTP contract",
+		Thresholds: map[headgate.Gate]map[string]any{},
+		MinSamples: map[headgate.Gate]map[string]int64{},
+		Rules:      []rule{},
+	}
+	for g, measures := range catalogue {
+		b.Thresholds[g], b.MinSamples[g] = map[string]any{}, map[string]int64{}
+		for _, m := range measures {
+			if m.code != "" {
+				b.Thresholds[g][m.threshold()] = m.limit
+				b.MinSamples[g][m.flat()] = 0
+			}
+		}
+	}
+	return b
+}
+
+// seal computes the digest of a valid body.
+func seal(b body, programs []cel.Program) RuleSet {
+	r := RuleSet{body: b, programs: programs}
+	sum := sha256.Sum256(r.Canonical())
+	r.digest = "sha256:" + hex.EncodeToString(sum[:])
+	return r
+}
+
+// Version is the number that the owner raises with every change.
+func (r RuleSet) Version() int64 { return r.body.Version }
+
+// Owner is who answers for the rules.
+func (r RuleSet) Owner() string { return r.body.Owner }
+
+// Reason is why they are as they are.
+func (r RuleSet) Reason() string { return r.body.Reason }
+
+// Digest is "sha256:" and the hash of [RuleSet.Canonical]. Every verdict names
+// it; a verdict made under another digest is stale.
+func (r RuleSet) Digest() string { return r.digest }
+
+// Canonical returns the rules as JSON with every default written out and every
+// key in order. [ParseRules] reads it back to the same digest, so it is what
+// evidence keeps.
+func (r RuleSet) Canonical() []byte {
+	out, err := json.Marshal(r.body)
+	if err != nil {
+		// A valid body holds finite numbers, booleans and strings only.
+		return nil
+	}
+	return out
+}
+
+// MarshalJSON returns the canonical form.
+func (r RuleSet) MarshalJSON() ([]byte, error) { return r.Canonical(), nil }
+
+// Change is one way in which a rule set became easier to pass.
+type Change struct {
+	Gate headgate.Gate `json:"gate"`
+	// Rule is the threshold's key, the check's name or the name of a rule of
+	// one's own.
+	Rule string `json:"rule"`
+	From string `json:"from"`
+	To   string `json:"to"`
+	Why  string `json:"why"`
+}
+
+// Loosened lists what is looser in next than in old, in contract order; such a
+// change needs a second approver. Nothing can prove that a changed CEL
+// expression is as strict as before, so every change to one counts.
+func Loosened(old, next RuleSet) []Change {
+	var out []Change
+	for _, g := range headgate.GateD() {
+		for _, m := range catalogue[g] {
+			if m.code == "" {
+				continue
+			}
+			key := m.threshold()
+			from, to := old.body.Thresholds[g][key], next.body.Thresholds[g][key]
+			if why := looser(m.bound, from, to); why != "" {
+				out = append(out, Change{g, key, fmt.Sprint(from), fmt.Sprint(to), why})
+			}
+			a, b := old.body.MinSamples[g][m.flat()], next.body.MinSamples[g][m.flat()]
+			if b < a {
+				out = append(out, Change{g, m.flat(), fmt.Sprint(a), fmt.Sprint(b), "fewer samples suffice"})
+			}
+		}
+	}
+	for _, r := range old.body.Rules {
+		i := slices.IndexFunc(next.body.Rules, func(n rule) bool { return n.Name == r.Name })
+		switch {
+		case i < 0:
+			out = append(out, Change{r.Gate, r.Name, r.Expr, "", "the rule is gone"})
+		case next.body.Rules[i].Expr != r.Expr:
+			out = append(out, Change{r.Gate, r.Name, r.Expr, next.body.Rules[i].Expr, "the expression changed"})
+		case next.body.Rules[i].Gate != r.Gate:
+			out = append(out, Change{r.Gate, r.Name, string(r.Gate), string(next.body.Rules[i].Gate), "the rule left the gate"})
+		}
+	}
+	return out
+}
+
+func looser(bound string, from, to any) string {
+	switch bound {
+	case "min":
+		if number(to) < number(from) {
+			return "the minimum is lower"
+		}
+	case "max":
+		if number(to) > number(from) {
+			return "the maximum is higher"
+		}
+	case "required":
+		if from == true && to != true {
+			return "it is no longer required"
+		}
+	}
+	return ""
+}
+
+// ruleNames lists map keys for an error message.
+func ruleNames[V any](m map[string]V) string {
+	return strings.Join(slices.Sorted(maps.Keys(m)), ", ")
+}
