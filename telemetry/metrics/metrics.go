@@ -8,13 +8,20 @@
 package metrics
 
 import (
-	"context"
+	"cmp"
+	"fmt"
 	"log/slog"
+	"os"
+	"sync"
 	"time"
 
-	"go.opentelemetry.io/collector/pdata/pmetric"
+	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/storage/remote/otlptranslator/prometheusremotewrite"
+	"github.com/prometheus/prometheus/tsdb"
+	"github.com/prometheus/prometheus/util/compression"
 
-	"github.com/headgate/headgate/telemetry"
+	"github.com/headgate/headgate"
 )
 
 // Options tune a [Store]. The zero value of every field means its default.
@@ -27,61 +34,76 @@ type Options struct {
 	// TenantSeries bounds the active series per tenant_id (and those without
 	// one), so that one tenant cannot drown the others; 100 000.
 	TenantSeries int
-	Logger       *slog.Logger
+	Logger       *slog.Logger // discards
 	Now          func() time.Time
 }
 
-// Sample is one series' value at one instant.
-type Sample struct {
-	Labels map[string]string
-	Time   time.Time
-	Value  float64
-}
-
-// Point is one value of a series.
-type Point struct {
-	Time  time.Time
-	Value float64
-}
-
-// Series is a labelled line of points in order of time.
-type Series struct {
-	Labels map[string]string
-	Points []Point
-}
-
 // Store is the metric store. It is safe for concurrent use.
-type Store struct{}
+type Store struct {
+	db         *tsdb.DB
+	engine     *promql.Engine
+	parser     parser.Parser
+	converters sync.Pool
+	tenants    *cardinality
+	previous   exports
+	families   families
+	now        func() time.Time
+}
 
 // Open opens or creates the store in dir and takes its lock file. Only one
 // process can have it open.
-func Open(dir string, o Options) (*Store, error) { return nil, nil }
+func Open(dir string, o Options) (*Store, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("create metric store: %w", err)
+	}
+	s := &Store{
+		tenants: newCardinality(cmp.Or(o.TenantSeries, 100_000)),
+		parser:  parser.NewParser(parser.Options{}),
+		now:     o.Now,
+		converters: sync.Pool{New: func() any {
+			return prometheusremotewrite.NewPrometheusConverter(nil)
+		}},
+	}
+	opts := tsdb.DefaultOptions()
+	opts.RetentionDuration = cmp.Or(o.Retention, 15*24*time.Hour).Milliseconds()
+	opts.MaxBytes = o.MaxBytes
+	opts.OutOfOrderTimeWindow = cmp.Or(o.OutOfOrder, time.Minute).Milliseconds()
+	opts.WALCompression = compression.Snappy
+	opts.SeriesLifecycleCallback = s.tenants
+	db, err := tsdb.Open(dir, o.Logger, nil, opts, nil)
+	if err != nil {
+		return nil, headgate.Errorf(headgate.CodeUnavailable, headgate.ClassPermanent,
+			"cannot open the metric store in %s; another process may have it open, or the folder is damaged or not writable", dir).Wrap(err)
+	}
+	s.db = db
+	s.engine = promql.NewEngine(promql.EngineOpts{
+		Logger:               o.Logger,
+		MaxSamples:           cmp.Or(o.QuerySamples, 20_000_000),
+		Timeout:              cmp.Or(o.QueryTimeout, 30*time.Second),
+		LookbackDelta:        5 * time.Minute,
+		EnableAtModifier:     true,
+		EnableNegativeOffset: true,
+		Parser:               s.parser,
+		NoStepSubqueryIntervalFn: func(int64) int64 {
+			return time.Minute.Milliseconds()
+		},
+	})
+	return s, nil
+}
 
 // Close waits for running compactions and releases the directory.
-func (s *Store) Close() error { return nil }
-
-// AppendMetrics stores a batch; see [telemetry.MetricSink]. Delta temporality,
-// points that are too old or too far ahead, points of another tenant and
-// series beyond the tenant's limit are refused by count.
-func (s *Store) AppendMetrics(ctx context.Context, tenant string, md pmetric.Metrics) (telemetry.Rejected, error) {
-	return telemetry.Rejected{}, nil
-}
-
-// Instant evaluates a PromQL query at one time. The order of the answer is by
-// labels. A query that does not parse is REQ_VALIDATION_FAILED.
-func (s *Store) Instant(ctx context.Context, query string, at time.Time) ([]Sample, error) {
-	return nil, nil
-}
-
-// Number evaluates a query whose answer is at most one value. ok is false
-// when there is no data; NaN is returned as it is. More than one series is
-// REQ_VALIDATION_FAILED.
-func (s *Store) Number(ctx context.Context, query string, at time.Time) (v float64, ok bool, err error) {
-	return 0, false, nil
-}
-
-// Range evaluates a PromQL query at every step from start to end, both
-// inclusive, at most 11 000 steps.
-func (s *Store) Range(ctx context.Context, query string, start, end time.Time, step time.Duration) ([]Series, error) {
-	return nil, nil
+func (s *Store) Close() error {
+	if err := s.engine.Close(); err != nil {
+		return fmt.Errorf("close query engine: %w", err)
+	}
+	if err := s.db.Close(); err != nil {
+		return fmt.Errorf("close metric store: %w", err)
+	}
+	return nil
 }

@@ -1,0 +1,240 @@
+package metrics
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+	"time"
+	"unicode/utf8"
+
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/config"
+	"github.com/prometheus/prometheus/model/histogram"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/value"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/storage/remote/otlptranslator/prometheusremotewrite"
+	"go.opentelemetry.io/collector/pdata/pmetric"
+
+	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/telemetry"
+)
+
+const (
+	maxAhead      = 10 * time.Minute
+	maxStartAge   = time.Hour // a start beyond it would only stretch the head
+	maxNameBytes  = 200
+	maxValueBytes = 1024
+)
+
+// promoted are the resource attributes that every series carries as labels.
+var promoted = prometheusremotewrite.NewPromoteResourceAttributes(config.OTLPConfig{
+	PromoteResourceAttributes: []string{
+		"service.name", "service.version", "deployment.environment.name", telemetry.AttrTenant,
+	},
+})
+
+// AppendMetrics stores a batch; see [telemetry.MetricSink]. Delta temporality,
+// points that are too old or too far ahead, points of another tenant and
+// series beyond the tenant's limit are refused by count. md may be modified.
+func (s *Store) AppendMetrics(ctx context.Context, tenant string, md pmetric.Metrics) (telemetry.Rejected, error) {
+	rejected := refuseUnsupported(md)
+	inner := s.db.AppenderV2(ctx)
+	app := &appender{
+		AppenderV2: inner,
+		store:      s,
+		tenant:     tenant,
+		maxTime:    s.now().Add(maxAhead).UnixMilli(),
+		exported:   make(map[exporter]int64),
+	}
+	app.refs, _ = inner.(storage.GetRef)
+
+	settings := prometheusremotewrite.Settings{
+		AddMetricSuffixes:               true,
+		DisableTargetInfo:               true,
+		PromoteResourceAttributes:       promoted,
+		LabelNameUnderscoreSanitization: true,
+	}
+	if tenant != "" {
+		settings.ExternalLabels = map[string]string{telemetry.AttrTenant: tenant}
+	}
+	converter := s.converters.Get().(*prometheusremotewrite.PrometheusConverter)
+	converter.Reset(app)
+	_, err := converter.FromMetrics(ctx, md, settings)
+	defer func() {
+		converter.Reset(nil)
+		s.converters.Put(converter)
+	}()
+	if ctx.Err() != nil {
+		return telemetry.Rejected{}, errors.Join(ctx.Err(), inner.Rollback())
+	}
+	if err != nil {
+		app.reject(1, "the metric cannot be translated to Prometheus: "+err.Error())
+	}
+	if err := inner.Commit(); err != nil {
+		return telemetry.Rejected{}, commitError(err)
+	}
+	s.previous.record(app.exported)
+	rejected.Add(app.rejected)
+	return rejected, nil
+}
+
+func commitError(err error) error {
+	if errors.Is(err, syscall.ENOSPC) {
+		return headgate.Errorf(headgate.CodeStorageFull, headgate.ClassTransient,
+			"the disk of the metric store is full; free space or lower the retention").Wrap(err)
+	}
+	return headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient,
+		"the metric store could not write the batch; send it again").Wrap(err)
+}
+
+// refuseUnsupported removes what the store cannot keep, by whole metrics.
+func refuseUnsupported(md pmetric.Metrics) telemetry.Rejected {
+	var rejected telemetry.Rejected
+	for _, rm := range md.ResourceMetrics().All() {
+		for _, sm := range rm.ScopeMetrics().All() {
+			sm.Metrics().RemoveIf(func(m pmetric.Metric) bool {
+				n, reason := unsupported(m)
+				rejected.Add(telemetry.Rejected{Count: int64(n), Reason: reason})
+				return n > 0
+			})
+		}
+	}
+	return rejected
+}
+
+func unsupported(m pmetric.Metric) (points int, reason string) {
+	var temporality pmetric.AggregationTemporality
+	switch m.Type() {
+	case pmetric.MetricTypeGauge:
+		points, temporality = m.Gauge().DataPoints().Len(), pmetric.AggregationTemporalityCumulative
+	case pmetric.MetricTypeSum:
+		points, temporality = m.Sum().DataPoints().Len(), m.Sum().AggregationTemporality()
+	case pmetric.MetricTypeHistogram:
+		points, temporality = m.Histogram().DataPoints().Len(), m.Histogram().AggregationTemporality()
+	case pmetric.MetricTypeExponentialHistogram:
+		points, temporality = m.ExponentialHistogram().DataPoints().Len(), m.ExponentialHistogram().AggregationTemporality()
+	case pmetric.MetricTypeSummary:
+		points, temporality = m.Summary().DataPoints().Len(), pmetric.AggregationTemporalityCumulative
+	default:
+		return 1, fmt.Sprintf("metric %.*q has no data of a known type", maxNameBytes, m.Name())
+	}
+	switch {
+	case m.Name() == "" || len(m.Name()) > maxNameBytes:
+		return points, fmt.Sprintf("a metric's name must have 1 to %d bytes", maxNameBytes)
+	case temporality == pmetric.AggregationTemporalityDelta:
+		return points, fmt.Sprintf("metric %q has delta temporality; set OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=cumulative", m.Name())
+	case temporality != pmetric.AggregationTemporalityCumulative:
+		return points, fmt.Sprintf("metric %q has no aggregation temporality", m.Name())
+	}
+	return 0, ""
+}
+
+// appender stands between the converter and the TSDB's appender. It refuses
+// points one by one where the converter would give up on a whole metric, and
+// starts new counters at zero.
+type appender struct {
+	storage.AppenderV2
+	refs     storage.GetRef
+	store    *Store
+	tenant   string
+	maxTime  int64
+	exported map[exporter]int64
+	rejected telemetry.Rejected
+}
+
+func (a *appender) reject(n int64, reason string) {
+	a.rejected.Add(telemetry.Rejected{Count: n, Reason: reason})
+}
+
+// Append implements storage.AppenderV2. It never fails: a refusal is counted
+// instead.
+func (a *appender) Append(_ storage.SeriesRef, ls labels.Labels, st, t int64, v float64, h *histogram.Histogram, fh *histogram.FloatHistogram, opts storage.AOptions) (storage.SeriesRef, error) {
+	// A classic histogram or summary is many samples but one OTLP point, which
+	// is counted at its _count series.
+	var points int64
+	if h != nil || fh != nil || !classic(opts.Metadata.Type) || strings.HasSuffix(ls.Get(labels.MetricName), "_count") {
+		points = 1
+	}
+	if a.tenant != "" && ls.Get(telemetry.AttrTenant) != a.tenant {
+		a.reject(points, "a point carries the tenant_id of another tenant than the credential's")
+		return 0, nil
+	}
+	if t > a.maxTime {
+		a.reject(points, "a point is more than 10 minutes ahead of the server's clock; check the sender's clock")
+		return 0, nil
+	}
+	var ref storage.SeriesRef
+	if a.refs != nil {
+		ref, _ = a.refs.GetRef(ls, ls.Hash())
+	}
+	if ref == 0 {
+		if reason := malformed(ls); reason != "" {
+			a.reject(points, reason)
+			return 0, nil
+		}
+		a.startAtZero(ls, st, t, v, h != nil || fh != nil, opts)
+	}
+	a.note(ls, t)
+	ref, err := a.AppenderV2.Append(ref, ls, st, t, v, h, fh, opts)
+	if err != nil {
+		a.reject(points, refusal(err))
+		return 0, nil
+	}
+	a.store.families.record(opts.MetricFamilyName, opts.Metadata)
+	return ref, nil
+}
+
+func classic(t model.MetricType) bool {
+	return t == model.MetricTypeHistogram || t == model.MetricTypeSummary
+}
+
+// startAtZero gives a counter that is first seen with a value its beginning:
+// it was zero when its exporter last exported, or when it was created.
+// Without that, rate and increase would miss everything before the second
+// export, which for a short-lived candidate can be its only error.
+func (a *appender) startAtZero(ls labels.Labels, st, t int64, v float64, native bool, opts storage.AOptions) {
+	counter := opts.Metadata.Type == model.MetricTypeCounter || classic(opts.Metadata.Type)
+	if native || !counter || v == 0 || value.IsStaleNaN(v) || ls.Has("quantile") {
+		return
+	}
+	zero := max(st, a.store.previous.last(exporterOf(ls)))
+	if zero > 0 && zero < t && t-zero <= maxStartAge.Milliseconds() {
+		// Best effort: the point itself decides whether the series is accepted.
+		_, _ = a.AppenderV2.Append(0, ls, 0, zero, 0, nil, nil, opts)
+	}
+}
+
+func (a *appender) note(ls labels.Labels, t int64) {
+	e := exporterOf(ls)
+	a.exported[e] = max(a.exported[e], t)
+}
+
+// malformed checks a new series' labels against the limits.
+func malformed(ls labels.Labels) (reason string) {
+	ls.Range(func(l labels.Label) {
+		switch {
+		case len(l.Name) > maxNameBytes:
+			reason = fmt.Sprintf("an attribute's name is longer than %d bytes", maxNameBytes)
+		case len(l.Value) > maxValueBytes:
+			reason = fmt.Sprintf("attribute %q has a value longer than %d bytes", l.Name, maxValueBytes)
+		case !utf8.ValidString(l.Value):
+			reason = fmt.Sprintf("attribute %q is not UTF-8", l.Name)
+		}
+	})
+	return reason
+}
+
+func refusal(err error) string {
+	switch {
+	case errors.Is(err, errTooManySeries):
+		return err.Error()
+	case errors.Is(err, storage.ErrDuplicateSampleForTimestamp):
+		return "a point repeats a time stamp with another value"
+	case errors.Is(err, storage.ErrOutOfOrderSample), errors.Is(err, storage.ErrOutOfBounds), errors.Is(err, storage.ErrTooOldSample):
+		return "a point is older than the store accepts; check the sender's clock and export interval"
+	}
+	return "a point cannot be stored: " + err.Error()
+}

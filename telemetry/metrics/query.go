@@ -1,0 +1,135 @@
+package metrics
+
+import (
+	"context"
+	"errors"
+	"math"
+	"time"
+
+	"github.com/prometheus/prometheus/promql"
+
+	"github.com/headgate/headgate"
+)
+
+// maxSteps is Prometheus's own bound on the points of a range query.
+const maxSteps = 11_000
+
+// Sample is one series' value at one instant.
+type Sample struct {
+	Labels map[string]string
+	Time   time.Time
+	Value  float64
+}
+
+// Point is one value of a series.
+type Point struct {
+	Time  time.Time
+	Value float64
+}
+
+// Series is a labelled line of points in order of time.
+type Series struct {
+	Labels map[string]string
+	Points []Point
+}
+
+// Instant evaluates a PromQL query at one time. A query that does not parse is
+// REQ_VALIDATION_FAILED, one that runs into a limit is UNAVAILABLE.
+func (s *Store) Instant(ctx context.Context, query string, at time.Time) ([]Sample, error) {
+	q, err := s.engine.NewInstantQuery(ctx, s.db, nil, query, at)
+	if err != nil {
+		return nil, queryError(err)
+	}
+	defer q.Close()
+	res := q.Exec(ctx)
+	if res.Err != nil {
+		return nil, queryError(res.Err)
+	}
+	switch v := res.Value.(type) {
+	case promql.Scalar:
+		return []Sample{{Labels: map[string]string{}, Time: time.UnixMilli(v.T).UTC(), Value: v.V}}, nil
+	case promql.Vector:
+		out := make([]Sample, 0, len(v))
+		for _, x := range v {
+			if x.H != nil {
+				return nil, headgate.Invalidf("the query returns native histograms; reduce them with histogram_quantile or histogram_count")
+			}
+			out = append(out, Sample{Labels: x.Metric.Map(), Time: time.UnixMilli(x.T).UTC(), Value: x.F})
+		}
+		return out, nil
+	}
+	return nil, headgate.Invalidf("the query returns a %s; an instant query must return numbers", res.Value.Type())
+}
+
+// Number evaluates a query whose answer is at most one value. ok is false
+// when there is no data; NaN is returned as it is. More than one series is
+// REQ_VALIDATION_FAILED.
+func (s *Store) Number(ctx context.Context, query string, at time.Time) (v float64, ok bool, err error) {
+	samples, err := s.Instant(ctx, query, at)
+	if err != nil {
+		return math.NaN(), false, err
+	}
+	switch len(samples) {
+	case 0:
+		return 0, false, nil
+	case 1:
+		return samples[0].Value, true, nil
+	}
+	return math.NaN(), false, headgate.Invalidf("the query returns %d series where one number is needed; aggregate it", len(samples))
+}
+
+// Range evaluates a PromQL query at every step from start to end, both
+// inclusive, at most 11 000 steps.
+func (s *Store) Range(ctx context.Context, query string, start, end time.Time, step time.Duration) ([]Series, error) {
+	if err := checkRange(start, end, step); err != nil {
+		return nil, err
+	}
+	q, err := s.engine.NewRangeQuery(ctx, s.db, nil, query, start, end, step)
+	if err != nil {
+		return nil, queryError(err)
+	}
+	defer q.Close()
+	m, err := q.Exec(ctx).Matrix()
+	if err != nil {
+		return nil, queryError(err)
+	}
+	out := make([]Series, 0, len(m))
+	for _, line := range m {
+		points := make([]Point, 0, len(line.Floats))
+		for _, p := range line.Floats {
+			points = append(points, Point{Time: time.UnixMilli(p.T).UTC(), Value: p.F})
+		}
+		out = append(out, Series{Labels: line.Metric.Map(), Points: points})
+	}
+	return out, nil
+}
+
+func checkRange(start, end time.Time, step time.Duration) error {
+	switch {
+	case step < time.Millisecond:
+		return headgate.Invalidf("step must be at least 1ms")
+	case end.Before(start):
+		return headgate.Invalidf("end must not be before start")
+	case end.Sub(start)/step >= maxSteps:
+		return headgate.Invalidf("the range has more than %d steps; use a longer step", maxSteps)
+	}
+	return nil
+}
+
+func queryError(err error) error {
+	var timeout promql.ErrQueryTimeout
+	var canceled promql.ErrQueryCanceled
+	var tooMany promql.ErrTooManySamples
+	var damaged promql.ErrStorage
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout), errors.As(err, &canceled):
+		return headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient,
+			"the query did not finish in time; narrow its range or its selectors").Wrap(err)
+	case errors.As(err, &tooMany):
+		return headgate.Invalidf("the query loads too many samples; narrow its range or its selectors").Wrap(err)
+	case errors.As(err, &damaged):
+		return headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient,
+			"the metric store could not read its files; the server's log has the cause").Wrap(err)
+	}
+	return headgate.Invalidf("the query cannot be evaluated: %v", err)
+}
