@@ -1,0 +1,145 @@
+package pipeline
+
+import (
+	"strings"
+	"time"
+
+	"github.com/headgate/headgate"
+)
+
+// Reason codes that the engine itself gives.
+const (
+	ReasonAborted          = "ABORTED"
+	ReasonManualRollback   = "MANUAL_ROLLBACK"
+	ReasonLeaseLapsed      = "CANARY_LEASE_LAPSED"
+	ReasonTelemetryBroken  = "TELEMETRY_BROKEN"
+	ReasonCanaryUndecided  = "CANARY_INSUFFICIENT_DATA"
+	ReasonDeadlineExceeded = "DEADLINE_EXCEEDED"
+)
+
+// kind is one thing the engine can do in a turn.
+type kind int
+
+const (
+	doNothing  kind = iota
+	doWait          // until a fact arrives or the deadline passes
+	doRun           // call the stage's runner
+	doAdvance       // the stage has passed
+	doTick          // look at the canary
+	doPromote       // move all traffic to the candidate
+	doRollback      // start rolling back
+	doContinue      // go on with a rollback
+	doFinish        // end the release
+)
+
+// step is what decide wants done.
+type step struct {
+	do      kind
+	outcome headgate.Outcome
+	reasons []string
+	message string
+}
+
+// meetsUsers reports whether the candidate may be serving users in this
+// stage, so that ending the release needs a rollback.
+func meetsUsers(s headgate.Stage) bool {
+	return s == headgate.StageCanary || s == headgate.StageFull
+}
+
+// decide says what to do with a release. It is pure: the same record, facts
+// and time always give the same step.
+func decide(r Record, facts []Fact, now time.Time) step {
+	switch r.Phase {
+	case PhaseDone:
+		return step{do: doNothing}
+	case PhaseRollingBack:
+		return step{do: doContinue}
+	}
+	if s, ok := decidePastDeadline(r, now); ok {
+		return s
+	}
+	if s, ok := decideStopped(r, facts); ok {
+		return s
+	}
+	switch r.Stage {
+	case headgate.StageBuild, headgate.StageTest:
+		return decideReported(r, facts)
+	case headgate.StageRollout:
+		if r.Plan.ApprovalRequired && find(facts, FactApproval, "") == nil {
+			return step{do: doWait, message: "waits for an approval: headgate release approve " + r.ID}
+		}
+		return step{do: doRun}
+	case headgate.StageCanary:
+		return step{do: doTick}
+	case headgate.StageFull:
+		return step{do: doPromote}
+	default:
+		return step{do: doRun}
+	}
+}
+
+func decidePastDeadline(r Record, now time.Time) (step, bool) {
+	if r.DeadlineAt.IsZero() || now.Before(r.DeadlineAt) {
+		return step{}, false
+	}
+	code := strings.ToUpper(string(r.Stage)) + "_" + ReasonDeadlineExceeded
+	if !meetsUsers(r.Stage) {
+		msg := "the stage did not end in time"
+		if r.State.Note != "" {
+			msg += ": " + r.State.Note
+		}
+		return step{do: doFinish, outcome: headgate.Blocked, reasons: []string{code}, message: msg}, true
+	}
+	s := step{do: doRollback, outcome: headgate.RolledBack, reasons: []string{code}, message: "the canary's time is over; traffic goes back to stable"}
+	switch r.State.verdict() {
+	case headgate.Insufficient, headgate.Pass:
+		s.outcome, s.reasons = headgate.Inconclusive, []string{ReasonCanaryUndecided, code}
+		s.message = "the canary saw too little traffic to decide in its time"
+	case headgate.Broken:
+		s.outcome, s.reasons = headgate.Inconclusive, []string{ReasonTelemetryBroken, code}
+		s.message = "the canary's telemetry was broken when its time was over"
+	}
+	return s, true
+}
+
+// decideStopped honours a person's abort or rollback.
+func decideStopped(r Record, facts []Fact) (step, bool) {
+	stop, code, outcome := find(facts, FactAbort, ""), ReasonAborted, headgate.Aborted
+	if stop == nil {
+		stop, code, outcome = find(facts, FactRollback, ""), ReasonManualRollback, headgate.RolledBack
+	}
+	if stop == nil {
+		return step{}, false
+	}
+	s := step{do: doFinish, outcome: outcome, reasons: []string{code}, message: stop.Reason}
+	if meetsUsers(r.Stage) {
+		s.do, s.outcome = doRollback, headgate.RolledBack
+	}
+	return s, true
+}
+
+// decideReported judges a stage whose command ran at the client.
+func decideReported(r Record, facts []Fact) step {
+	f := find(facts, FactStageResult, r.Stage)
+	switch {
+	case f == nil:
+		return step{do: doWait, message: "waits for the client to report the " + string(r.Stage) + " stage"}
+	case f.Verdict == headgate.Pass:
+		return step{do: doAdvance, message: f.Summary}
+	default:
+		return step{
+			do: doFinish, outcome: headgate.Blocked, message: f.Summary,
+			reasons: []string{strings.ToUpper(string(r.Stage)) + "_FAILED"},
+		}
+	}
+}
+
+// find returns the newest fact of a kind, and of a stage if one is given.
+func find(facts []Fact, k FactKind, stage headgate.Stage) *Fact {
+	for i := len(facts) - 1; i >= 0; i-- {
+		if facts[i].Kind == k && (stage == "" || facts[i].Stage == stage) {
+			return &facts[i]
+		}
+	}
+	return nil
+}

@@ -1,0 +1,72 @@
+package pipeline
+
+import (
+	"slices"
+	"time"
+
+	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/canary"
+	"github.com/headgate/headgate/rollout"
+)
+
+// makeTick is what happened since the last committed tick, as the judge wants
+// to see it. Only tenants that the candidate may meet count, on either arm:
+// the others are no comparison.
+func makeTick(r Record, now time.Time, counts rollout.Counts, obs Observation, routerDown bool) canary.Tick {
+	t := canary.Tick{Time: now, Checks: obs.Checks}
+	if routerDown {
+		t.Telemetry = canary.Missing
+		return t
+	}
+	if obs.Stale != "" {
+		t.Telemetry = canary.Stale
+	}
+	t.ExpectedShare = r.State.Share
+	strata := map[string]*canary.Stratum{}
+	for _, cell := range counts.Sub(r.State.Counts).Cells {
+		if !slices.Contains(r.Plan.Tenants, cell.Tenant) {
+			continue
+		}
+		s := strata[cell.Tenant]
+		if s == nil {
+			s = &canary.Stratum{Tenant: cell.Tenant}
+			strata[cell.Tenant] = s
+		}
+		if cell.Arm == headgate.Candidate {
+			s.Candidate = canaryCounts(cell)
+		} else {
+			s.Stable = canaryCounts(cell)
+		}
+	}
+	for _, tenant := range r.Plan.Tenants {
+		if s := strata[tenant]; s != nil {
+			t.Strata = append(t.Strata, *s)
+		}
+	}
+	return t
+}
+
+// bucketOf maps a router's latency bucket to the judge's.
+var bucketOf = func() []int64 {
+	var to []int64
+	for _, bound := range rollout.LatencyBounds() {
+		to = append(to, int64(canary.BucketOf(bound)))
+	}
+	return append(to, canary.TimeoutBucket)
+}()
+
+func canaryCounts(c rollout.Cell) canary.Counts {
+	out := canary.Counts{Requests: int64(c.Requests), Errors: int64(c.Errors)}
+	for i, n := range c.Latency {
+		if n == 0 || i >= len(bucketOf) {
+			continue
+		}
+		b := [2]int64{bucketOf[i], int64(n)}
+		if last := len(out.Latency) - 1; last >= 0 && out.Latency[last][0] == b[0] {
+			out.Latency[last][1] += b[1]
+			continue
+		}
+		out.Latency = append(out.Latency, b)
+	}
+	return out
+}

@@ -1,0 +1,336 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/canary"
+	"github.com/headgate/headgate/rollout"
+)
+
+// routerTimeout bounds one call to a router.
+const routerTimeout = 3 * time.Second
+
+// split is what the routers should do for the release at the given share.
+func split(r Record, share float64) rollout.Split {
+	s := rollout.Split{
+		Service: r.Service, Epoch: r.Epoch, ReleaseID: r.ID, Stable: r.Plan.Stable,
+		Share: share, Tenants: r.Plan.Tenants, Salt: r.ID, TTL: r.Plan.LeaseTTL,
+	}
+	if share > 0 {
+		s.Candidate = rollout.Backend{Version: r.Version, URL: r.CandidateURL}
+	}
+	return s
+}
+
+// apply sets the split and checks what the router answers.
+func (e *Engine) apply(ctx context.Context, s rollout.Split) error {
+	router, err := e.o.Router(s.Service)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, routerTimeout)
+	defer cancel()
+	st, err := router.Apply(ctx, s)
+	if err != nil {
+		return fmt.Errorf("apply the split: %w", err)
+	}
+	if st.Epoch != s.Epoch || st.Share != s.Share {
+		return headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient,
+			"the router answers share %v at epoch %d where %v at %d was set", st.Share, st.Epoch, s.Share, s.Epoch)
+	}
+	return nil
+}
+
+// tick looks once at the canary: first it grants the share, then at every
+// turn it judges, commits, and only then renews the router's lease.
+func (e *Engine) tick(ctx context.Context, r Record, now time.Time) error {
+	if !r.State.Granted {
+		return e.grant(ctx, r, now)
+	}
+	status, counts, err := e.look(ctx, r.Service)
+	if err == nil && r.State.Share > 0 && (status.Share == 0 || status.ReleaseID != r.ID) {
+		return e.startRollback(ctx, r, now, step{
+			outcome: headgate.RolledBack, reasons: []string{ReasonLeaseLapsed},
+			message: "the canary's lease ran out while no controller renewed it; its traffic is back on stable and stays there",
+		}, "")
+	}
+	j, jerr := e.judge(ctx, r)
+	if jerr != nil {
+		return jerr
+	}
+	obs := e.observe(ctx, r)
+	t := makeTick(r, now, counts, obs, err != nil)
+	d := j.Observe(t)
+
+	c := Commit{Record: r, ClaimedGen: r.Gen, Ticks: []TickRow{{Seq: r.State.Ticks + 1, Tick: t, Decision: d}}}
+	c.Record.State.Ticks++
+	if err == nil {
+		c.Record.State.Counts = counts
+	}
+	c.Record.State.Canary = &d
+	if d.Verdict != r.State.verdict() {
+		c.Events = append(c.Events, event(r, now, "canary_verdict", d.Verdict, d.Reason))
+	}
+	return e.act(ctx, c, d, j, now)
+}
+
+// act follows the judge's decision: it commits first and touches traffic
+// after.
+func (e *Engine) act(ctx context.Context, c Commit, d canary.Decision, j *judge, now time.Time) error {
+	r := c.Record
+	switch d.Action {
+	case canary.Rollback:
+		s := step{outcome: headgate.RolledBack, reasons: d.Reasons, message: d.Reason}
+		if d.Verdict == headgate.Broken {
+			s.outcome = headgate.Inconclusive
+		}
+		return e.commitRollback(ctx, c, now, s, triggerGate(d))
+	case canary.Promote:
+		e.closeStage(&c, now, headgate.Pass, nil, d.Reason)
+		enter(&c, headgate.StageFull, now)
+	default:
+		if share := min(r.Plan.Share, d.Share); share != r.State.Share {
+			kind := "canary_throttled"
+			if share > r.State.Share {
+				kind = "canary_released"
+			}
+			ev := event(r, now, kind, d.Verdict, d.Reason)
+			ev.Data = map[string]any{"share": share}
+			c.Events = append(c.Events, ev)
+			c.Record.State.Share = share
+		}
+		c.Record.NextRunAt = now.Add(e.o.Tick)
+	}
+	if err := e.o.Store.Commit(ctx, c); err != nil {
+		e.forget(r.ID)
+		return err
+	}
+	j.seq = c.Record.State.Ticks
+	if err := e.apply(ctx, split(r, c.Record.State.Share)); err != nil {
+		// Not renewed: the router goes to stable by itself if this lasts.
+		e.o.Log.WarnContext(ctx, "canary's lease was not renewed", slog.String("release_id", r.ID), slog.Any("error", err))
+	}
+	return nil
+}
+
+// triggerGate names the gate behind a rollback.
+func triggerGate(d canary.Decision) headgate.Gate {
+	switch {
+	case slices.Contains(d.Reasons, canary.CodeConsecutive) && len(d.Breaches) > 0:
+		return d.Breaches[0].Gate
+	case slices.Contains(d.Reasons, canary.CodeCostWorse):
+		return headgate.GateCost
+	default:
+		return headgate.GatePerformance
+	}
+}
+
+// grant takes the service's traffic and then gives the canary its share.
+func (e *Engine) grant(ctx context.Context, r Record, now time.Time) error {
+	c := Commit{Record: r, ClaimedGen: r.Gen}
+	c.Record.NextRunAt = now
+	if !r.State.Holding {
+		c.HoldTraffic, c.Record.State.Holding = true, true
+		err := e.o.Store.Commit(ctx, c)
+		if errors.Is(err, &headgate.Error{Code: headgate.CodeReleaseActive}) {
+			return e.waitForTraffic(ctx, r, now)
+		}
+		return err
+	}
+	_, counts, err := e.look(ctx, r.Service)
+	if err == nil {
+		err = e.apply(ctx, split(r, r.Plan.Share))
+	}
+	if err != nil {
+		c.Record.NextRunAt = now.Add(e.o.Sweep)
+		c.Record.State.Note = "the router does not take the canary's share: " + headgate.AsError(err).Message
+		return e.o.Store.Commit(ctx, c)
+	}
+	c.Record.State.Granted, c.Record.State.Share, c.Record.State.Counts = true, r.Plan.Share, counts
+	c.Record.State.Note = ""
+	c.Record.NextRunAt = now.Add(e.o.Tick)
+	ev := event(r, now, "canary_started", "", fmt.Sprintf("%.0f%% of the sessions of %s", r.Plan.Share*100, strings.Join(r.Plan.Tenants, ", ")))
+	ev.Data = map[string]any{"share": r.Plan.Share, "tenants": r.Plan.Tenants}
+	c.Events = []headgate.Event{ev}
+	return e.o.Store.Commit(ctx, c)
+}
+
+// waitForTraffic parks the release while another one meets users, or while
+// the service is frozen. Its time does not run meanwhile.
+func (e *Engine) waitForTraffic(ctx context.Context, r Record, now time.Time) error {
+	c := Commit{Record: r, ClaimedGen: r.Gen}
+	if note := "waits for another release of the service, or for the freeze after a rollback, to end"; r.State.Note != note {
+		c.Record.State.Note = note
+		c.Events = []headgate.Event{event(r, now, "stage_waiting", "", note)}
+	}
+	if d := r.Plan.StageTimeout[r.Stage]; d > 0 {
+		c.Record.DeadlineAt = now.Add(d)
+	}
+	c.Record.NextRunAt = now.Add(e.o.Sweep)
+	return e.o.Store.Commit(ctx, c)
+}
+
+func (e *Engine) look(ctx context.Context, service string) (rollout.Status, rollout.Counts, error) {
+	router, err := e.o.Router(service)
+	if err != nil {
+		return rollout.Status{}, rollout.Counts{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, routerTimeout)
+	defer cancel()
+	status, err := router.Status(ctx)
+	if err != nil {
+		return rollout.Status{}, rollout.Counts{}, err
+	}
+	counts, err := router.Counts(ctx)
+	return status, counts, err
+}
+
+// observe asks the live telemetry; if it cannot be asked, it is broken.
+func (e *Engine) observe(ctx context.Context, r Record) Observation {
+	ctx, cancel := context.WithTimeout(ctx, routerTimeout)
+	defer cancel()
+	obs, err := e.o.Observe(ctx, r)
+	if err != nil {
+		obs.Stale = headgate.AsError(err).Message
+	}
+	return obs
+}
+
+// judge returns the release's judge, fed with every committed tick.
+func (e *Engine) judge(ctx context.Context, r Record) (*judge, error) {
+	e.mu.Lock()
+	j := e.judges[r.ID]
+	e.mu.Unlock()
+	if j != nil && j.seq == r.State.Ticks {
+		return j, nil
+	}
+	rows, err := e.o.Store.Ticks(ctx, r.ID)
+	if err != nil {
+		return nil, err
+	}
+	cj, err := canary.New(r.Plan.Canary)
+	if err != nil {
+		return nil, err
+	}
+	j = &judge{Judge: cj, seq: r.State.Ticks}
+	for _, row := range rows {
+		j.Observe(row.Tick)
+	}
+	e.mu.Lock()
+	e.judges[r.ID] = j
+	e.mu.Unlock()
+	return j, nil
+}
+
+func (e *Engine) forget(id string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.judges, id)
+}
+
+// promote makes the candidate the stable backend for everybody and puts its
+// component values in force.
+func (e *Engine) promote(ctx context.Context, r Record, now time.Time) error {
+	serve := rollout.Backend{Version: r.Version, URL: r.CandidateURL}
+	full := split(r, 0)
+	full.Stable = serve
+	if err := e.o.Publish(ctx, r); err != nil {
+		return e.settle(ctx, r, now, Result{}, err)
+	}
+	if err := e.apply(ctx, full); err != nil {
+		return e.settle(ctx, r, now, Result{}, err)
+	}
+	c := Commit{Record: r, ClaimedGen: r.Gen, ReleaseTraffic: true, Serve: &serve}
+	c.Record.State.Share = 0
+	e.closeStage(&c, now, headgate.Pass, nil, "all traffic is on "+r.Version)
+	enter(&c, headgate.StageFeedback, now)
+	e.forget(r.ID)
+	return e.o.Store.Commit(ctx, c)
+}
+
+// startRollback writes the intent, then stops the loss.
+func (e *Engine) startRollback(ctx context.Context, r Record, now time.Time, s step, gate headgate.Gate) error {
+	return e.commitRollback(ctx, Commit{Record: r, ClaimedGen: r.Gen}, now, s, gate)
+}
+
+func (e *Engine) commitRollback(ctx context.Context, c Commit, now time.Time, s step, gate headgate.Gate) error {
+	r := &c.Record
+	e.closeStage(&c, now, headgate.Fail, s.reasons, s.message)
+	r.Phase, r.StoppedAt, r.Reasons = PhaseRollingBack, r.Stage, s.reasons
+	r.NextRunAt, r.DeadlineAt = now, time.Time{}
+	r.State.Rollback = &RollbackIntent{
+		TriggerGate: gate, Reasons: s.reasons, Message: s.message, Outcome: s.outcome, TriggeredAt: now,
+	}
+	ev := event(*r, now, "rollback_triggered", headgate.Fail, s.message)
+	ev.Data = map[string]any{"reasons": s.reasons, "trigger_gate": gate}
+	c.Events = append(c.Events, ev)
+	if s.outcome == headgate.RolledBack {
+		c.Quarantine = r.Digest
+	}
+	if err := e.o.Store.Commit(ctx, c); err != nil {
+		e.forget(r.ID)
+		return err
+	}
+	e.forget(r.ID)
+	// The ordered steps follow in the next turn; users leave the candidate
+	// now.
+	if err := e.apply(ctx, split(*r, 0)); err != nil {
+		e.o.Log.WarnContext(ctx, "stop-loss failed; the rollback repeats it", slog.String("release_id", r.ID), slog.Any("error", err))
+	}
+	return nil
+}
+
+// continueRollback stops the loss and executes the ordered rollback, as often
+// as it takes.
+func (e *Engine) continueRollback(ctx context.Context, r Record, now time.Time) error {
+	c := Commit{Record: r, ClaimedGen: r.Gen}
+	intent := *r.State.Rollback
+	if !intent.Stopped {
+		if err := e.apply(ctx, split(r, 0)); err != nil {
+			return e.retryRollback(ctx, c, now, err)
+		}
+		intent.Stopped = true
+		c.Record.State.Rollback, c.Record.State.Share = &intent, 0
+		c.Record.NextRunAt = now
+		c.Events = []headgate.Event{event(r, now, "traffic_on_stable", "", "the routers send nobody to the candidate")}
+		return e.o.Store.Commit(ctx, c)
+	}
+	res, err := e.o.Rollback(ctx, r)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		return e.retryRollback(ctx, c, now, err)
+	}
+	if now, err = e.o.Store.Now(ctx); err != nil {
+		return err
+	}
+	c.Record.Phase, c.Record.Outcome = PhaseDone, intent.Outcome
+	c.ReleaseTraffic = true
+	verdict := headgate.Pass
+	if !res.Restored {
+		verdict = headgate.Fail
+	}
+	ev := event(r, now, "rollback_finished", verdict, res.Summary)
+	if len(res.Escalations) > 0 {
+		ev.Data = map[string]any{"escalations": res.Escalations}
+	}
+	c.Events = []headgate.Event{ev, event(c.Record, now, "release_"+string(intent.Outcome), headgate.Fail, intent.Message)}
+	return e.o.Store.Commit(ctx, c)
+}
+
+func (e *Engine) retryRollback(ctx context.Context, c Commit, now time.Time, cause error) error {
+	e.o.Log.ErrorContext(ctx, "rollback step failed; it is tried again",
+		slog.String("release_id", c.Record.ID), slog.Any("error", cause))
+	c.Record.Attempt++
+	c.Record.NextRunAt = now.Add(min(time.Duration(c.Record.Attempt)*500*time.Millisecond, 5*time.Second))
+	c.Events = []headgate.Event{event(c.Record, now, "rollback_retry", headgate.Broken, headgate.AsError(cause).Message)}
+	return e.o.Store.Commit(ctx, c)
+}
