@@ -1,6 +1,7 @@
 package evidence
 
 import (
+	"encoding/json"
 	"time"
 
 	"github.com/headgate/headgate"
@@ -47,57 +48,49 @@ type RuleSet struct {
 	Reason string `json:"reason,omitempty"`
 }
 
-// Op compares a check's value with its threshold. Boundaries pass.
-type Op string
-
-// The comparisons. A yes-or-no check is 1 or 0 against 1 with [Equal].
-const (
-	AtLeast Op = ">="
-	AtMost  Op = "<="
-	Equal   Op = "=="
-)
-
-// Check is one line of a gate's decision.
+// Check is one line of a gate's decision. It has the fields of the gate's own
+// check, so that one converts to the other.
 type Check struct {
-	Code   string `json:"code"`   // the failed-check code, such as API_P95_EXCEEDED
-	Metric string `json:"metric"` // the name in values, such as api_p95_s
-	// Value is null when there was none to measure; never NaN.
-	Value         *float64 `json:"value"`
-	Op            Op       `json:"op"`
-	Threshold     float64  `json:"threshold"`
-	ThresholdName string   `json:"threshold_name,omitempty"` // the name in thresholds, such as api_p95_s_max
-	Unit          string   `json:"unit,omitempty"`
-	// Samples is how many observations the value rests on; MinSamples is how
-	// many the rule demands, 0 for no demand.
-	Samples    int64 `json:"samples"`
-	MinSamples int64 `json:"min_samples,omitempty"`
-	// WindowSeconds is the length of the measured window; 0 for a file.
-	WindowSeconds float64 `json:"window_s,omitempty"`
-	// Source is the query or the file that the value was read from.
-	Source string `json:"source,omitempty"`
-	// Distance is how far the value is from the threshold in the check's unit:
-	// positive inside, negative outside, null without a value.
+	Name string `json:"name"` // the key in values, such as api_p95_s
+	Code string `json:"code"` // such as API_P95_EXCEEDED
+	// Value is a number or a boolean, null when there was none to measure.
+	Value any `json:"value"`
+	// Threshold is a number, a boolean, or a CEL expression when Op is "cel".
+	Threshold any    `json:"threshold"`
+	Op        string `json:"op"` // ">=", "<=", "==" or "cel"; boundaries pass
+	Unit      string `json:"unit"`
+	// Samples is how many observations the value rests on, null when nobody
+	// counted; MinSamples is how many the rule demands, 0 for no demand.
+	Samples    *int64 `json:"samples"`
+	MinSamples int64  `json:"min_samples"`
+	Window     string `json:"window"`
+	Source     string `json:"source"` // the query or the file that the value was read from
+	// Distance is how far the value is on the good side of the threshold, in
+	// Unit; negative when it failed; null without a number.
 	Distance *float64         `json:"distance"`
 	Verdict  headgate.Verdict `json:"verdict"`
+	Detail   string           `json:"detail,omitempty"`
 }
 
 // GateDecision is a gate's verdict with all that it rests on.
 type GateDecision struct {
-	ReleaseID    string             `json:"release_id"`
-	Time         time.Time          `json:"time"`
-	Gate         headgate.Gate      `json:"gate"`
-	DatasetID    string             `json:"dataset_id,omitempty"`
-	Rules        RuleSet            `json:"rules"`
-	Thresholds   map[string]any     `json:"thresholds"` // numbers and booleans
-	Values       map[string]any     `json:"values"`     // numbers and booleans
-	Samples      map[string]int64   `json:"samples,omitempty"`
-	Checks       []Check            `json:"checks"`
-	FailedChecks []string           `json:"failed_checks"`
-	Verdict      headgate.Verdict   `json:"verdict"`
-	Inputs       []Input            `json:"inputs"`
-	MadeBy       Tool               `json:"made_by"`
-	Declared     bool               `json:"declared,omitempty"` // a claim that nothing backs
-	Extra        map[string]float64 `json:"extra,omitempty"`
+	ReleaseID string        `json:"release_id"`
+	Time      time.Time     `json:"time"`
+	Gate      headgate.Gate `json:"gate"`
+	DatasetID string        `json:"dataset_id"`
+	Rules     RuleSet       `json:"rules"`
+	// Request is the gate's whole input as it was judged. A verifier judges it
+	// again under the rule set.
+	Request      json.RawMessage  `json:"request,omitempty"`
+	Thresholds   map[string]any   `json:"thresholds"` // numbers and booleans
+	Values       map[string]any   `json:"values"`     // numbers and booleans
+	Checks       []Check          `json:"checks"`
+	FailedChecks []string         `json:"failed_checks"`
+	Verdict      headgate.Verdict `json:"verdict"`
+	Inputs       []Input          `json:"inputs"` // the files behind the values
+	MadeBy       Tool             `json:"made_by"`
+	// Declared marks a claim that nothing backs; it never counts as evidence.
+	Declared bool `json:"declared,omitempty"`
 }
 
 // StageResult is how one attempt at a pipeline stage ended.
@@ -112,53 +105,61 @@ type StageResult struct {
 
 // ArmCounts is what one arm answered in a canary, cumulative since it began.
 type ArmCounts struct {
-	Requests int64   `json:"requests"`
-	Errors   int64   `json:"errors"`
-	P95      float64 `json:"p95_s,omitempty"`
+	Requests int64 `json:"requests"`
+	Errors   int64 `json:"errors"`
 }
 
-// CanaryVerdict is what the canary's judge said, with the counts from which it
-// can be computed again.
+// TickLog is the Format of the [Input] that holds a canary's ticks, one JSON
+// object per line.
+const TickLog = "headgate-ticks/v1"
+
+// CanaryVerdict is what the canary's judge said last. With the tick log among
+// its inputs and the judge's configuration, the verdict can be computed again.
 type CanaryVerdict struct {
 	ReleaseID string           `json:"release_id"`
 	Time      time.Time        `json:"time"`
 	StartedAt time.Time        `json:"started_at"`
-	Share     float64          `json:"share"` // 0..1
+	Share     float64          `json:"share"` // of traffic to the candidate at the end, 0..1
 	Stable    ArmCounts        `json:"stable"`
 	Candidate ArmCounts        `json:"candidate"`
-	EValue    float64          `json:"e_value"`
+	EValue    float64          `json:"e_value"` // finite
 	Alpha     float64          `json:"alpha"`
-	Rules     RuleSet          `json:"rules,omitzero"`
-	Reasons   []string         `json:"reasons,omitempty"`
 	Verdict   headgate.Verdict `json:"verdict"`
-	Inputs    []Input          `json:"inputs,omitempty"` // the recorded ticks
+	Reasons   []string         `json:"reasons"`
+	Config    json.RawMessage  `json:"config,omitempty"`   // the judge's configuration
+	Decision  json.RawMessage  `json:"decision,omitempty"` // the judge's last decision in full
+	Inputs    []Input          `json:"inputs"`
 	MadeBy    Tool             `json:"made_by"`
 }
 
-// RollbackStep is one component's step back.
+// RollbackStep is one component's way back.
 type RollbackStep struct {
-	headgate.Change
-	StartedAt time.Time `json:"started_at"`
-	EndedAt   time.Time `json:"ended_at,omitzero"`
-	Error     string    `json:"error,omitempty"`
+	Component headgate.Component `json:"component"`
+	To        string             `json:"to,omitempty"`
+	Status    string             `json:"status"`
+	ReadBack  string             `json:"read_back,omitempty"` // the version reported after the step
+	Error     string             `json:"error,omitempty"`
+	StartedAt time.Time          `json:"started_at,omitzero"`
+	EndedAt   time.Time          `json:"ended_at,omitzero"`
 }
 
-// Rollback is the record of one rollback: each time is zero until it happened.
+// Rollback is the record of one rollback; a zero time has not come.
 type Rollback struct {
 	ReleaseID   string            `json:"release_id"`
 	Time        time.Time         `json:"time"`
+	RollbackID  string            `json:"rollback_id,omitempty"`
 	TriggerGate headgate.Gate     `json:"trigger_gate,omitempty"`
 	Breaches    []headgate.Breach `json:"breaches,omitempty"`
-	Reasons     []string          `json:"reasons,omitempty"`
+	Reason      string            `json:"reason,omitempty"`
 	TriggeredAt time.Time         `json:"triggered_at"`
 	// TrafficBackAt is when the router's weights, read back, sent nothing to
-	// the candidate; CompletedAt when the last component was back; RestoredAt
-	// when the replay had succeeded.
+	// the candidate; CompletedAt when every step had ended; RestoredAt when the
+	// replay had passed and the freeze was lifted.
 	TrafficBackAt time.Time      `json:"traffic_back_at,omitzero"`
 	CompletedAt   time.Time      `json:"completed_at,omitzero"`
 	RestoredAt    time.Time      `json:"restored_at,omitzero"`
 	LimitSeconds  float64        `json:"limit_s,omitempty"`
-	Steps         []RollbackStep `json:"steps,omitempty"`
+	Steps         []RollbackStep `json:"steps"`
 	ReplayJobID   string         `json:"replay_job_id,omitempty"`
 	ReplayStatus  string         `json:"replay_status,omitempty"`
 	MadeBy        Tool           `json:"made_by"`

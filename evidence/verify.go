@@ -19,22 +19,32 @@ type VerifyOptions struct {
 	// MaxAge checks no age.
 	Now    time.Time
 	MaxAge time.Duration
-	// Reevaluate judges again; nil checks only that each verdict follows from
-	// the decision's own checks, and a note says so.
+	// Reevaluate judges gate decisions again; nil checks only that each verdict
+	// follows from the decision's own checks and rule set, and a note says so.
 	Reevaluate Reevaluate
+	// ReplayCanary judges canaries again from their tick logs; nil does not,
+	// and a note says so.
+	ReplayCanary ReplayCanary
 }
 
-// Reevaluation is what a gate says today about recorded inputs.
+// Reevaluation is what a gate says today about recorded inputs. Maps and codes
+// are as in [GateDecision].
 type Reevaluation struct {
 	Verdict      headgate.Verdict
 	FailedChecks []string
-	Thresholds   map[string]any // as in GateDecision
+	Thresholds   map[string]any
+	Values       map[string]any
 }
 
 // Reevaluate applies the rule set, given as the bytes that were recorded, to
-// the values and sample counts of a decision. It must look at nothing else: no
-// clock, no network. The composer makes one from package gate.
+// the request of a decision. It must look at nothing else: no clock, no
+// network. The composer makes one from package gate.
 type Reevaluate func(d GateDecision, rules []byte) (Reevaluation, error)
+
+// ReplayCanary feeds a recorded tick log to the canary's judge under the
+// recorded configuration and returns its last verdict. The composer makes one
+// from package canary.
+type ReplayCanary func(v CanaryVerdict, ticks []byte) (headgate.Verdict, error)
 
 // Finding is one thing that is wrong with a bundle.
 type Finding struct {

@@ -52,19 +52,21 @@ type Gate struct {
 	Checks      []Check          `json:"checks"`
 }
 
-// Check is one line of a gate's table.
+// Check is one line of a gate's table, with the fields of the gate's own check.
 type Check struct {
-	Code      string           `json:"code"`
-	Metric    string           `json:"metric"`
-	Value     *float64         `json:"value"` // nil when there was none
-	Op        string           `json:"op"`    // ">=", "<=" or "=="
-	Threshold float64          `json:"threshold"`
-	Unit      string           `json:"unit,omitempty"`
-	Samples   int64            `json:"samples"`
-	WindowS   float64          `json:"window_s,omitempty"`
-	Source    string           `json:"source,omitempty"`
-	Distance  *float64         `json:"distance"` // positive is inside the limit
-	Verdict   headgate.Verdict `json:"verdict"`
+	Name       string           `json:"name"`
+	Code       string           `json:"code"`
+	Value      any              `json:"value"`     // a number, a boolean, or nil for none
+	Threshold  any              `json:"threshold"` // a number, a boolean, or a CEL expression
+	Op         string           `json:"op"`        // ">=", "<=", "==" or "cel"
+	Unit       string           `json:"unit"`
+	Samples    *int64           `json:"samples"` // nil when nobody counted
+	MinSamples int64            `json:"min_samples"`
+	Window     string           `json:"window"`
+	Source     string           `json:"source"`
+	Distance   *float64         `json:"distance"` // positive on the good side
+	Verdict    headgate.Verdict `json:"verdict"`
+	Detail     string           `json:"detail,omitempty"`
 }
 
 // Canary is the comparison of the candidate with stable over time.
@@ -102,24 +104,27 @@ type Replay struct {
 // Rollback is what a rollback did and when; a zero time has not come.
 type Rollback struct {
 	TriggerGate   headgate.Gate `json:"trigger_gate,omitempty"`
-	Reasons       []string      `json:"reasons,omitempty"`
+	Reason        string        `json:"reason,omitempty"`
 	FirstBadAt    time.Time     `json:"first_bad_at,omitzero"` // the first bad answer to a user
 	TriggeredAt   time.Time     `json:"triggered_at"`
 	TrafficBackAt time.Time     `json:"traffic_back_at,omitzero"`
 	CompletedAt   time.Time     `json:"completed_at,omitzero"`
 	RestoredAt    time.Time     `json:"restored_at,omitzero"`
 	LimitS        float64       `json:"limit_s,omitempty"`
-	Steps         []Step        `json:"steps,omitempty"`
+	Steps         []Step        `json:"steps"`
 	ReplayJobID   string        `json:"replay_job_id,omitempty"`
 	ReplayStatus  string        `json:"replay_status,omitempty"`
 }
 
 // Step is one component's way back.
 type Step struct {
-	headgate.Change
-	StartedAt time.Time `json:"started_at"`
-	EndedAt   time.Time `json:"ended_at,omitzero"`
-	Error     string    `json:"error,omitempty"`
+	Component headgate.Component `json:"component"`
+	To        string             `json:"to,omitempty"`
+	Status    string             `json:"status"`
+	ReadBack  string             `json:"read_back,omitempty"`
+	Error     string             `json:"error,omitempty"`
+	StartedAt time.Time          `json:"started_at,omitzero"`
+	EndedAt   time.Time          `json:"ended_at,omitzero"`
 }
 
 // Readiness is the assessment before release.
