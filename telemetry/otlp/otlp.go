@@ -2,17 +2,35 @@
 // HTTP (protobuf and JSON, gzip) and hands them to sinks.
 //
 // A request is acknowledged only after its sink made it durable. Work in
-// flight is bounded; beyond the bound senders are told to come back. The
-// package never stores anything itself.
+// flight is bounded; beyond the bound senders are told to come back. Secrets
+// are removed from logs and spans before a sink sees them. The package never
+// stores anything itself.
 package otlp
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"log/slog"
 	"net"
+	"net/http"
+	"sync"
 	"time"
 
+	"go.opentelemetry.io/collector/pdata/plog"
+	"go.opentelemetry.io/collector/pdata/pmetric"
+	"go.opentelemetry.io/collector/pdata/ptrace"
+	"google.golang.org/grpc"
+
+	"github.com/headgate/headgate"
 	"github.com/headgate/headgate/telemetry"
+)
+
+// The limits of one request.
+const (
+	MaxBodyBytes = 16 << 20 // before and after decompression
+	storeTimeout = 30 * time.Second
+	retryDelay   = time.Second
 )
 
 // Receiver is an OTLP endpoint. Set the fields, then [Receiver.Start].
@@ -34,27 +52,146 @@ type Receiver struct {
 	// ReportEvery is how often the receiver writes its own counters
 	// (headgate.redaction.hits, headgate.telemetry.*) into Metrics; 0 means 5 s.
 	ReportEvery time.Duration
-	Logger      *slog.Logger
-	Now         func() time.Time
+	Logger      *slog.Logger     // discards
+	Now         func() time.Time // the wall clock
+
+	slots    chan struct{}
+	counters counters
+	grpc     *grpc.Server
+	http     *http.Server
+	serving  sync.WaitGroup
+	stop     context.CancelFunc
 }
 
 // Start serves on the listeners, either of which may be nil, and returns at
-// once. The receiver owns them from then on.
-func (r *Receiver) Start(grpc, http net.Listener) error { return nil }
+// once. The receiver owns them from then on. Start must be called once.
+func (r *Receiver) Start(grpcListener, httpListener net.Listener) error {
+	if r.Redactor == nil {
+		redactor, err := telemetry.NewRedactor()
+		if err != nil {
+			return err
+		}
+		r.Redactor = redactor
+	}
+	if r.Logger == nil {
+		r.Logger = slog.New(slog.DiscardHandler)
+	}
+	if r.Now == nil {
+		r.Now = time.Now
+	}
+	r.slots = make(chan struct{}, cmp.Or(r.MaxInFlight, 64))
+	r.counters.start(r.Now())
+
+	if grpcListener != nil {
+		r.grpc = r.grpcServer()
+		r.serving.Go(func() {
+			if err := r.grpc.Serve(grpcListener); err != nil {
+				r.Logger.Error("OTLP gRPC listener ended", "error", err)
+			}
+		})
+	}
+	if httpListener != nil {
+		r.http = r.httpServer()
+		r.serving.Go(func() {
+			if err := r.http.Serve(httpListener); !errors.Is(err, http.ErrServerClosed) {
+				r.Logger.Error("OTLP HTTP listener ended", "error", err)
+			}
+		})
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	r.stop = cancel
+	r.serving.Go(func() { r.report(ctx, cmp.Or(r.ReportEvery, 5*time.Second)) })
+	return nil
+}
 
 // Stop stops accepting, waits for requests in flight until ctx ends, writes
 // the last counters and returns.
-func (r *Receiver) Stop(ctx context.Context) error { return nil }
-
-// Freshness returns when metrics of the service's version last arrived, and
-// whether they ever did since this process started.
-func (r *Receiver) Freshness(service, version string) (time.Time, bool) { return time.Time{}, false }
-
-// Stats are the receiver's counters since start.
-type Stats struct {
-	Received map[string]int64 // items by signal
-	Dropped  map[string]int64 // items by "signal/reason"
+func (r *Receiver) Stop(ctx context.Context) error {
+	var err error
+	if r.http != nil {
+		err = r.http.Shutdown(ctx)
+	}
+	if r.grpc != nil {
+		graceful := make(chan struct{})
+		go func() {
+			r.grpc.GracefulStop()
+			close(graceful)
+		}()
+		select {
+		case <-graceful:
+		case <-ctx.Done():
+			r.grpc.Stop() // makes GracefulStop return too
+			<-graceful
+			err = errors.Join(err, ctx.Err())
+		}
+	}
+	r.stop()
+	r.serving.Wait()
+	return err
 }
 
-// Stats returns a snapshot of the counters.
-func (r *Receiver) Stats() Stats { return Stats{} }
+// errBusy tells a sender to come back.
+var errBusy = headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient,
+	"the receiver is busy; send the batch again after the delay")
+
+// admit authenticates a request and takes a slot for it.
+func (r *Receiver) admit(ctx context.Context, bearer string) (tenant string, release func(), err error) {
+	if r.Authenticate != nil {
+		if tenant, err = r.Authenticate(ctx, bearer); err != nil {
+			return "", nil, headgate.Errorf(headgate.CodeUnauthorized, headgate.ClassSecuritySensitive,
+				"the telemetry credential is missing or not valid; set OTEL_EXPORTER_OTLP_HEADERS=authorization=Bearer%%20<token>").Wrap(err)
+		}
+	}
+	select {
+	case r.slots <- struct{}{}:
+		return tenant, func() { <-r.slots }, nil
+	default:
+		return "", nil, errBusy
+	}
+}
+
+func errUnimplemented(signal string) error {
+	return headgate.Errorf(headgate.CodeNotFound, headgate.ClassPermanent, "this server stores no %s", signal)
+}
+
+func (r *Receiver) storeMetrics(ctx context.Context, tenant string, md pmetric.Metrics) (telemetry.Rejected, error) {
+	if r.Metrics == nil {
+		return telemetry.Rejected{}, errUnimplemented("metrics")
+	}
+	total := int64(md.DataPointCount())
+	seen := versions(md)
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	rejected, err := r.Metrics.AppendMetrics(ctx, tenant, md)
+	r.counters.stored("metrics", total, rejected, err)
+	if err == nil && rejected.Count < total {
+		r.counters.fresh(seen, r.Now())
+	}
+	return rejected, err
+}
+
+func (r *Receiver) storeLogs(ctx context.Context, tenant string, ld plog.Logs) (telemetry.Rejected, error) {
+	if r.Logs == nil {
+		return telemetry.Rejected{}, errUnimplemented("logs")
+	}
+	total := int64(ld.LogRecordCount())
+	r.counters.redacted("logs", r.Redactor.Logs(ld), r.Now())
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	rejected, err := r.Logs.AppendLogs(ctx, tenant, ld)
+	r.counters.stored("logs", total, rejected, err)
+	return rejected, err
+}
+
+func (r *Receiver) storeTraces(ctx context.Context, tenant string, td ptrace.Traces) (telemetry.Rejected, error) {
+	if r.Traces == nil {
+		return telemetry.Rejected{}, errUnimplemented("traces")
+	}
+	total := int64(td.SpanCount())
+	r.counters.redacted("traces", r.Redactor.Traces(td), r.Now())
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	rejected, err := r.Traces.AppendTraces(ctx, tenant, td)
+	r.counters.stored("traces", total, rejected, err)
+	return rejected, err
+}
