@@ -29,7 +29,7 @@ func parseDocument(file string, data []byte) (*document, problems) {
 	if len(data) > maxDocument {
 		return nil, problems{{File: file, Message: fmt.Sprintf("is larger than %d KiB; this is not a configuration file", maxDocument>>10)}}
 	}
-	parsed, err := parser.ParseBytes(data, 0)
+	parsed, err := parser.ParseBytes(data, 0, parser.AllowDuplicateMapKey()) // walkMapping refuses them, all at once
 	if err != nil {
 		return nil, problems{yamlProblem(file, err)}
 	}

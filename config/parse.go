@@ -24,8 +24,8 @@ func Load(path string) (Service, error) {
 // read. Paths stay as written.
 func Parse(file string, data []byte) (Service, error) {
 	doc, found := parseDocument(file, data)
-	if err := found.err(); err != nil {
-		return Service{}, err
+	if doc == nil {
+		return Service{}, found.err()
 	}
-	return doc.service()
+	return doc.service(found)
 }

@@ -42,6 +42,17 @@ type problems []Problem
 
 func (p *problems) add(q Problem) { *p = append(*p, q) }
 
+// merge returns p and those of more whose field has no problem in p.
+func (p problems) merge(more problems) problems {
+	out := slices.Clone(p)
+	for _, q := range more {
+		if !slices.ContainsFunc(p, func(known Problem) bool { return known.Field == q.Field }) {
+			out = append(out, q)
+		}
+	}
+	return out
+}
+
 // err returns nil or one CONFIG_INVALID error that lists the problems in the
 // order of their lines; Details["problems"] holds them as []Problem.
 func (p problems) err() error {
@@ -50,7 +61,7 @@ func (p problems) err() error {
 	}
 	sorted := slices.Clone(p)
 	slices.SortStableFunc(sorted, func(a, b Problem) int {
-		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line))
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Field, b.Field))
 	})
 	lines := make([]string, len(sorted))
 	for i, q := range sorted {

@@ -152,6 +152,9 @@ type Report struct {
 	// Format names the tool's format; empty means that it is recognised from
 	// the content.
 	Format string `yaml:"format" json:"format,omitempty"`
+	// Columns maps a gate metric to what the tool calls it, where the two
+	// differ.
+	Columns map[string]string `yaml:"columns" json:"columns,omitempty"`
 }
 
 // Contract says where the service publishes its OpenAPI document.

@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"cmp"
 	_ "embed" // the schema below
 	"errors"
 	"fmt"
@@ -49,18 +50,22 @@ var compileSchema = sync.OnceValues(func() (compiledSchema, error) {
 
 // service turns a parsed document into a checked description: structure by
 // the schema, then types by strict decoding, then references.
-func (d *document) service() (Service, error) {
+// found is what parsing already refused; those values are not judged again.
+func (d *document) service(found problems) (Service, error) {
 	schema, err := compileSchema()
 	if err != nil {
 		return Service{}, fmt.Errorf("the embedded schema: %w", err)
 	}
-	var found problems
 	if err := schema.validate(d.value); err != nil {
 		var invalid *jsonschema.ValidationError
 		if !errors.As(err, &invalid) {
 			return Service{}, invalidf("%s: %w", d.file, err)
 		}
-		d.explain(invalid, schema, &found)
+		var violations problems
+		d.explain(invalid, schema, &violations)
+		found = found.merge(violations)
+	}
+	if len(found) > 0 {
 		return Service{}, found.err()
 	}
 	s := defaults()
@@ -106,7 +111,7 @@ func (d *document) explain(v *jsonschema.ValidationError, schema compiledSchema,
 func violation(k jsonschema.ErrorKind, rule map[string]any) string {
 	switch k := k.(type) {
 	case *kind.Type:
-		return wrongType(k)
+		return wrongType(k, rule)
 	case *kind.Enum:
 		return oneOf(k)
 	case *kind.Pattern:
@@ -126,7 +131,7 @@ func violation(k jsonschema.ErrorKind, rule map[string]any) string {
 	case *kind.MaxItems:
 		return fmt.Sprintf("must have at most %d items", k.Want)
 	case *kind.MaxProperties:
-		return fmt.Sprintf("must have at most %d entries", k.Want)
+		return "must have only one of " + strings.Join(propertyNames(rule), ", ")
 	case *kind.UniqueItems:
 		return fmt.Sprintf("items %d and %d are the same", k.Duplicates[0], k.Duplicates[1])
 	}
@@ -138,14 +143,17 @@ var typeNames = map[string]string{
 	"integer": "a whole number", "boolean": "true or false",
 }
 
-func wrongType(k *kind.Type) string {
+func wrongType(k *kind.Type, rule map[string]any) string {
+	if description, ok := rule["description"].(string); ok && rule["pattern"] != nil {
+		return "must be " + description + "; this is " + cmp.Or(typeNames[k.Got], "empty")
+	}
 	var want []string
 	for _, w := range k.Want {
 		want = append(want, typeNames[w])
 	}
 	need := strings.Join(want, " or ")
 	if k.Got == "null" {
-		return "is empty; give " + need + ", or remove the line to use the default"
+		return "is empty; give " + need + " or remove the line"
 	}
 	message := "must be " + need + ", not " + typeNames[k.Got]
 	if slices.Contains(k.Want, "string") && (k.Got == "number" || k.Got == "boolean") {
