@@ -179,7 +179,7 @@ func (c Config) Validate() error {
 		{"cost.margin", c.Cost.Margin, c.Cost.Margin >= 0 && c.Cost.Margin <= 10, "between 0 and 10"},
 		{"cost.bound", c.Cost.Bound, c.Cost.Bound >= 0 && !math.IsInf(c.Cost.Bound, 0), "at least 0"},
 		{"slo_error_rate", c.SLOErrorRate, c.SLOErrorRate > 0 && c.SLOErrorRate < 1, "between 0 and 1"},
-		{"kill_error_rate", c.KillErrorRate, c.KillErrorRate == 0 || (c.KillErrorRate >= c.SLOErrorRate && c.KillErrorRate < 1), "0, or between slo_error_rate and 1"},
+		{"kill_error_rate", c.KillErrorRate, c.KillErrorRate == 0 || (c.KillErrorRate >= c.SLOErrorRate && c.KillErrorRate <= 0.9), "0, or between slo_error_rate and 0.9"},
 		{"consecutive_threshold", float64(c.ConsecutiveThreshold), c.ConsecutiveThreshold >= 1, "at least 1"},
 		{"min_duration_s", c.MinDurationSeconds, c.MinDurationSeconds >= 0 && !math.IsInf(c.MinDurationSeconds, 0), "at least 0"},
 		{"warm_up_s", c.WarmUpSeconds, c.WarmUpSeconds >= 0 && !math.IsInf(c.WarmUpSeconds, 0), "at least 0"},

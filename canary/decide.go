@@ -1,0 +1,222 @@
+package canary
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/headgate/headgate"
+)
+
+// decision returns what every decision says beside verdict and action.
+func (j *Judge) decision(at time.Time) Decision {
+	return Decision{
+		Time:             at,
+		Share:            j.throttle.share,
+		Evidence:         j.evidence(),
+		Stable:           j.stable,
+		Candidate:        j.candidate,
+		ElapsedSeconds:   j.elapsed,
+		RemainingSeconds: -1,
+		ModelBased:       j.cfg.Assignment == WholeTenants,
+		Breaches:         slices.Clone(j.consecutive.breaches),
+	}
+}
+
+func (j *Judge) evidence() Evidence {
+	e := Evidence{
+		Errors:    j.errors.level(),
+		Latency:   1,
+		Cost:      1,
+		Alarm:     j.errors.alarm.value,
+		NoWorse:   j.errors.noWorse.value,
+		BelowSLO:  j.errors.below.value,
+		Kill:      j.errors.killLevel(),
+		Split:     j.split.level(),
+		Tempering: j.tempering.phi,
+	}
+	if j.candidate.Errors < j.cfg.MinErrors {
+		e.Errors = min(e.Errors, 1)
+	}
+	w := j.cfg.Weights
+	e.Combined = float64(w.Errors*e.Errors) + float64(w.Latency*e.Latency) + float64(w.Cost*e.Cost)
+	return e
+}
+
+// broken holds and calls a person, and rolls back when it has lasted too long.
+func (j *Judge) broken(at time.Time, seconds float64, code, why string) Decision {
+	j.brokenFor += seconds
+	d := j.decision(at)
+	d.Verdict, d.Action, d.Reason, d.Reasons = headgate.Broken, Alert, why, []string{code}
+	if grace := j.cfg.BrokenGraceSeconds; grace > 0 && j.brokenFor >= grace {
+		d.Action, d.Share = Rollback, 0
+		d.Reason += fmt.Sprintf(" This has lasted %s, longer than the grace of %s, so traffic goes back to stable.",
+			span(j.brokenFor), span(grace))
+		d.Reasons = append(d.Reasons, CodeBrokenTooLong)
+	}
+	return d
+}
+
+// decide orders the rules: the comparison unless it cannot be trusted, the
+// absolute limits, then a pass.
+func (j *Judge) decide(at time.Time, seconds float64) Decision {
+	d := j.decision(at)
+	level := 1 / j.cfg.Alpha
+	breach, breached := j.consecutive.exceeded()
+	splitBroken := d.Evidence.Split >= level
+	switch {
+	case d.Evidence.Combined >= level && !splitBroken:
+		return j.failWorse(d)
+	case d.Evidence.Kill >= level && j.candidate.Errors >= j.cfg.MinErrors:
+		return j.fail(d, CodeSLOExceeded, fmt.Sprintf(
+			"More than %s of requests fail while the candidate has traffic (candidate %s, stable %s); a candidate can hurt stable through what they share.",
+			percent(j.cfg.KillErrorRate), j.candidate, j.stable))
+	case breached:
+		return j.fail(d, CodeConsecutive, fmt.Sprintf("%s was in breach %d times in a row; the limit is %d.",
+			breach.MetricCode, breach.ConsecutiveFailures, j.consecutive.threshold))
+	case splitBroken:
+		return j.broken(at, seconds, CodeSplitMismatch, fmt.Sprintf(
+			"The candidate got %d of %d requests, which the configured share does not explain; check that every router counts both arms.",
+			j.candidate.Requests, j.candidate.Requests+j.stable.Requests))
+	}
+	j.brokenFor = 0
+	return j.pending(d)
+}
+
+func (j *Judge) fail(d Decision, code, why string) Decision {
+	d.Verdict, d.Action, d.Share = headgate.Fail, Rollback, 0
+	d.Reason, d.Reasons = why, []string{code}
+	j.failed = &d
+	return d
+}
+
+func (j *Judge) failWorse(d Decision) Decision {
+	return j.fail(d, CodeErrorsWorse, fmt.Sprintf("The candidate fails more often than stable: %s against %s; this is not chance.",
+		j.candidate, j.stable))
+}
+
+// pending is a candidate that has not failed: it passes, or more is needed.
+func (j *Judge) pending(d Decision) Decision {
+	j.prove(d.Evidence)
+	d.RemainingSeconds = j.remaining()
+	d.Verdict, d.Action = headgate.Insufficient, Hold
+	switch {
+	case j.throttle.on:
+		d.Action = Throttle
+		d.say(CodeThrottled, fmt.Sprintf("The candidate seems to fail more often than stable (%s against %s); its share is limited to %s until that is certain.",
+			j.candidate, j.stable, percent(d.Share)))
+	case j.candidate.Requests == 0:
+		d.say(CodeNoTraffic, "No request has reached the candidate yet.")
+	case j.stable.Requests == 0:
+		d.say(CodeNoStable, "No request has reached stable, so there is nothing to compare with.")
+	case len(d.Breaches) > 0:
+		d.say(CodeConsecutive, fmt.Sprintf("%s is in breach; its next evaluation decides.", d.Breaches[0].MetricCode))
+	case j.proven == "" || d.Evidence.Combined >= j.cfg.Throttle.ReleaseBelow:
+		d.say(CodeMoreData, fmt.Sprintf("Nothing speaks against the candidate so far (%s against %s on stable), but that is not enough to decide; %s.",
+			j.candidate, j.stable, j.forecast(d.RemainingSeconds)))
+	case j.elapsed < j.cfg.MinDurationSeconds:
+		d.say(CodeMinDuration, fmt.Sprintf("The candidate is no worse than stable so far; it is watched for %s at least.", span(j.cfg.MinDurationSeconds)))
+	default:
+		d.Verdict, d.Action, d.RemainingSeconds = headgate.Pass, Promote, 0
+		d.say(j.proven, j.passReason())
+	}
+	if j.throttle.released {
+		d.Action = Release
+		d.Reason = "The candidate's errors have stopped, so its share is no longer limited. " + d.Reason
+	}
+	return d
+}
+
+func (d *Decision) say(code, reason string) { d.Reasons, d.Reason = []string{code}, reason }
+
+// prove notes what has been shown once: by Ville's inequality that counts for
+// good, unless the candidate gets worse.
+func (j *Judge) prove(e Evidence) {
+	level := 1 / j.cfg.Beta
+	switch {
+	case j.proven != "":
+	case e.NoWorse >= level:
+		j.proven = CodeNoWorse
+	case e.BelowSLO >= level && j.stableHardlyFails():
+		j.proven = CodeBelowSLO
+	}
+}
+
+// stableHardlyFails reports whether ratios of errors say nothing because even
+// stable's are negligible. Then the candidate is held to the SLO instead.
+func (j *Judge) stableHardlyFails() bool {
+	n, errs := float64(j.stable.Requests), float64(j.stable.Errors)
+	return n*j.cfg.NegligibleErrorRate >= 1 && errs <= n*j.cfg.NegligibleErrorRate
+}
+
+func (j *Judge) passReason() string {
+	if j.proven == CodeBelowSLO {
+		return fmt.Sprintf("Neither arm fails to speak of (%s against %s on stable), and the candidate is certainly below the objective of %s.",
+			j.candidate, j.stable, percent(j.cfg.SLOErrorRate))
+	}
+	return fmt.Sprintf("The candidate fails no more often than stable: %s against %s; %g times as many errors are ruled out.",
+		j.candidate, j.stable, j.cfg.MaxRatio)
+}
+
+// maxForecast is where an estimate stops being one.
+const maxForecast = 30 * 24 * 3600
+
+// remaining is the expected seconds to a pass, or −1.
+func (j *Judge) remaining() float64 {
+	if j.elapsed == 0 || j.candidate.Requests == 0 || j.stable.Requests == 0 {
+		return -1
+	}
+	wait := max(0, j.cfg.MinDurationSeconds-j.elapsed)
+	if j.proven != "" {
+		return wait
+	}
+	errorRate := (float64(j.stable.Errors) + 0.5) / (float64(j.stable.Requests) + 1)
+	seconds := j.errors.secondsToPass(j.cfg, float64(j.candidate.Requests)/j.elapsed,
+		float64(j.stable.Requests)/j.elapsed, errorRate, j.tempering.phi)
+	if seconds > maxForecast {
+		return -1
+	}
+	return max(wait, seconds)
+}
+
+func (j *Judge) forecast(seconds float64) string {
+	if seconds < 0 {
+		return "at this traffic it will not be within 30 days"
+	}
+	return "at this traffic it takes about " + span(seconds) + " more"
+}
+
+// Estimate returns the time after which a candidate no worse than stable
+// passes in half of all canaries at this traffic: requests per second on both
+// arms, the candidate's share of them and stable's error rate. It reports
+// false when that would take more than 30 days or an argument makes no sense.
+func Estimate(cfg Config, requestsPerSecond, share, errorRate float64) (time.Duration, bool) {
+	sensible := requestsPerSecond > 0 && share > 0 && share < 1 && errorRate >= 0 && errorRate < 1
+	if cfg.Validate() != nil || !sensible || math.IsInf(requestsPerSecond, 0) {
+		return 0, false
+	}
+	seconds := newErrorTests(cfg).secondsToPass(cfg, requestsPerSecond*share, requestsPerSecond*(1-share), errorRate, cfg.Tempering)
+	if errorRate <= cfg.NegligibleErrorRate {
+		seconds = max(seconds, 1/(cfg.NegligibleErrorRate*requestsPerSecond*(1-share)))
+	}
+	seconds = max(seconds, cfg.MinDurationSeconds)
+	if seconds > maxForecast {
+		return 0, false
+	}
+	return time.Duration(seconds * float64(time.Second)), true
+}
+
+// String returns for example "0.5 % (20 of 4000)".
+func (t Totals) String() string {
+	if t.Requests == 0 {
+		return "no requests"
+	}
+	return fmt.Sprintf("%s (%d of %d)", percent(float64(t.Errors)/float64(t.Requests)), t.Errors, t.Requests)
+}
+
+func percent(share float64) string { return fmt.Sprintf("%.3g %%", 100*share) }
+
+func span(seconds float64) string {
+	return time.Duration(math.Ceil(seconds) * float64(time.Second)).String()
+}

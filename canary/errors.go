@@ -1,0 +1,147 @@
+package canary
+
+import "math"
+
+// errorTests are all tests on errors. Counts of both arms come in per closed
+// stratum (compare); counts against absolute limits per tick (observe).
+type errorTests struct {
+	equal, margin, worst *oddsRatio
+
+	// worse bets against "odds ratio ≤ 1", damped by blocks; alarm is the same
+	// undamped; beyond bets against "odds ratio ≤ margin".
+	worse, alarm, beyond *mixture
+	// noWorse bets against "odds ratio ≥ MaxRatio".
+	noWorse *mixture
+
+	negligibleRate, sloRate, killRate *rate
+	// above bets against "rate ≤ negligible", below against "rate ≥ SLO", and
+	// kill against "rate ≤ kill" for the candidate and for both arms together.
+	above, below *mixture
+	kill         [2]*mixture
+
+	marginLevels float64
+}
+
+// reserve is the part of an e-process kept for regressions that start late.
+const reserve = 0.5
+
+func newErrorTests(cfg Config) *errorTests {
+	limit := cfg.blockLimit()
+	ratios := logSpaced(1.25*cfg.MarginRatio, 300, 16)
+	ratioPrior := powerPrior(ratios, -0.5)
+	better := logSpaced(0.15*cfg.MaxRatio, cfg.MaxRatio/1.25, 8)
+	worst := min(0.9, max(300*cfg.NegligibleErrorRate, 0.5))
+	rates := logSpaced(1.5*cfg.NegligibleErrorRate, worst, 12)
+	low := logSpaced(0.02*cfg.SLOErrorRate, 0.7*cfg.SLOErrorRate, 6)
+	e := &errorTests{
+		equal:          newOddsRatio(1, ratios),
+		margin:         newOddsRatio(cfg.MarginRatio, ratios),
+		worst:          newOddsRatio(cfg.MaxRatio, better),
+		worse:          newMixture(ratioPrior, reserve, cfg.Hazard, limit),
+		alarm:          newMixture(ratioPrior, 0, cfg.Hazard, noLimit),
+		beyond:         newMixture(ratioPrior, reserve, cfg.Hazard, noLimit),
+		noWorse:        newMixture(powerPrior(better, 0), 0, cfg.Hazard, noLimit),
+		negligibleRate: newRate(cfg.NegligibleErrorRate, rates),
+		above:          newMixture(powerPrior(rates, 0), reserve, cfg.Hazard, noLimit),
+		sloRate:        newRate(cfg.SLOErrorRate, low),
+		below:          newMixture(powerPrior(low, 0), 0, cfg.Hazard, noLimit),
+		marginLevels:   cfg.MarginAlpha / cfg.Alpha,
+	}
+	if cfg.KillErrorRate > 0 {
+		lethal := logSpaced(1+(cfg.KillErrorRate-1)*0.8, 0.99, 5)
+		e.killRate = newRate(cfg.KillErrorRate, lethal)
+		for i := range e.kill {
+			e.kill[i] = newMixture(powerPrior(lethal, 0), reserve, cfg.Hazard, limit)
+		}
+	}
+	return e
+}
+
+// blockLimit is what one block may add to the log of an e-process.
+func (c Config) blockLimit() float64 { return -ln(c.Alpha) / c.CapBlocks }
+
+func (e *errorTests) compare(nc, ns, ec, es float64) {
+	e.equal.add(nc, ns, ec, es)
+	e.margin.add(nc, ns, ec, es)
+	e.worst.add(nc, ns, ec, es)
+}
+
+// observe ends a tick: it takes the tick's own totals and updates everything.
+func (e *errorTests) observe(tick tickTotals, phi float64) {
+	e.worse.add(e.equal.scores, phi)
+	e.alarm.add(e.equal.scores, phi)
+	e.beyond.add(e.margin.scores, phi)
+	e.noWorse.add(e.worst.scores, phi)
+	e.equal.clear()
+	e.margin.clear()
+	e.worst.clear()
+
+	n, errs := float64(tick.candidate.Requests), float64(tick.candidate.Errors)
+	e.negligibleRate.set(n, errs)
+	e.above.add(e.negligibleRate.scores, phi)
+	e.sloRate.set(n, errs)
+	e.below.add(e.sloRate.scores, phi)
+	if e.killRate != nil {
+		e.killRate.set(n, errs)
+		e.kill[0].add(e.killRate.scores, phi)
+		e.killRate.set(n+float64(tick.stable.Requests), errs+float64(tick.stable.Errors))
+		e.kill[1].add(e.killRate.scores, phi)
+	}
+}
+
+func (e *errorTests) endBlock() {
+	for _, m := range []*mixture{e.worse, e.alarm, e.beyond, e.noWorse, e.above, e.below, e.kill[0], e.kill[1]} {
+		if m != nil {
+			m.endBlock()
+		}
+	}
+}
+
+// level is the evidence that the candidate fails more: worse than stable at
+// alpha, beyond the margin at margin_alpha, and above what is negligible. The
+// least of e-processes is one under each of their nulls.
+func (e *errorTests) level() float64 {
+	return min(e.worse.value, float64(e.marginLevels*e.beyond.value), e.above.value)
+}
+
+func (e *errorTests) killLevel() float64 {
+	if e.killRate == nil {
+		return 1
+	}
+	return float64(0.5*e.kill[0].value) + float64(0.5*e.kill[1].value)
+}
+
+// secondsTo is the time after which the mixture is expected to reach a level
+// when its alternatives' logs grow by drift per second.
+func (m *mixture) secondsTo(level float64, drift []float64) float64 {
+	seconds := math.Inf(1)
+	for i, d := range drift {
+		if d > 0 {
+			weight := max(m.weight(i), 1e-300)
+			seconds = min(seconds, max(0, ln(level/weight)/d))
+		}
+	}
+	return seconds
+}
+
+// secondsToPass is the expected time to a pass at these rates per second of
+// requests if both arms fail at the given rate.
+func (e *errorTests) secondsToPass(cfg Config, candidate, stable, errorRate, phi float64) float64 {
+	level := 1 / cfg.Beta
+	o := newOddsRatio(e.worst.null, e.worst.alts)
+	o.add(candidate, stable, candidate*errorRate, stable*errorRate)
+	seconds := e.noWorse.secondsTo(level, scaled(o.scores, phi))
+	if errorRate <= cfg.NegligibleErrorRate {
+		r := rate{hit: e.sloRate.hit, miss: e.sloRate.miss, scores: make([]float64, len(e.sloRate.hit))}
+		r.set(candidate, candidate*errorRate)
+		seconds = min(seconds, e.below.secondsTo(level, scaled(r.scores, phi)))
+	}
+	return seconds
+}
+
+func scaled(scores []float64, phi float64) []float64 {
+	for i := range scores {
+		scores[i] /= phi
+	}
+	return scores
+}

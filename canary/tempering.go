@@ -1,0 +1,63 @@
+package canary
+
+// tempering estimates how much more parts of stable differ from each other
+// than chance explains, from earlier blocks only. Evidence is divided by it.
+type tempering struct {
+	least float64
+	phi   float64
+	// shards of the running block, added up over tenants.
+	shards []Shard
+	sum    float64
+	weight float64
+}
+
+const (
+	// temperingPrior is the weight, in degrees of freedom, of "no more than
+	// chance" before anything was seen.
+	temperingPrior = 50
+	// temperingClip bounds what one block can say.
+	temperingClip = 25
+)
+
+func newTempering(least float64) *tempering {
+	return &tempering{least: least, phi: least, sum: temperingPrior, weight: temperingPrior}
+}
+
+func (t *tempering) add(shards []Shard) {
+	for len(t.shards) < len(shards) {
+		t.shards = append(t.shards, Shard{})
+	}
+	for i, s := range shards {
+		t.shards[i].Requests += s.Requests
+		t.shards[i].Errors += s.Errors
+	}
+}
+
+// endBlock adds the block's Pearson statistic to the estimate.
+func (t *tempering) endBlock() {
+	var requests, errors int64
+	used := 0
+	for _, s := range t.shards {
+		requests += s.Requests
+		errors += s.Errors
+		if s.Requests > 0 {
+			used++
+		}
+	}
+	if used > 1 && errors > 0 && errors < requests {
+		p := float64(errors) / float64(requests)
+		var chi2 float64
+		for _, s := range t.shards {
+			if s.Requests > 0 {
+				n := float64(s.Requests)
+				d := float64(s.Errors) - float64(n*p)
+				chi2 += float64(d*d) / float64(float64(n*p)*(1-p))
+			}
+		}
+		df := float64(used - 1)
+		t.sum += float64(min(chi2/df, temperingClip) * df)
+		t.weight += df
+		t.phi = max(t.least, t.sum/t.weight)
+	}
+	clear(t.shards)
+}
