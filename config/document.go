@@ -8,11 +8,20 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/lexer"
 	"github.com/goccy/go-yaml/parser"
+	"github.com/goccy/go-yaml/token"
 )
 
-// maxDocument bounds a configuration file; real ones are a few kilobytes.
-const maxDocument = 256 << 10
+// Bounds of a configuration file; real ones are a few kilobytes and five deep.
+// The YAML parser's time and memory grow with the square of the nesting, so
+// they are kept before it runs.
+const (
+	maxDocument = 64 << 10
+	maxTokens   = 10_000
+	maxNesting  = 32
+	maxIndent   = 200
+)
 
 // document is a parsed YAML file: its plain value, in the types of
 // encoding/json, and the line of every part of it.
@@ -29,7 +38,11 @@ func parseDocument(file string, data []byte) (*document, problems) {
 	if len(data) > maxDocument {
 		return nil, problems{{File: file, Message: fmt.Sprintf("is larger than %d KiB; this is not a configuration file", maxDocument>>10)}}
 	}
-	parsed, err := parser.ParseBytes(data, 0, parser.AllowDuplicateMapKey()) // walkMapping refuses them, all at once
+	tokens := lexer.Tokenize(string(data))
+	if line := tooDeep(tokens); line > 0 {
+		return nil, problems{{File: file, Line: line, Message: "is nested too deeply or too large for a configuration file"}}
+	}
+	parsed, err := parser.Parse(tokens, 0, parser.AllowDuplicateMapKey()) // walkMapping refuses them, all at once
 	if err != nil {
 		return nil, problems{yamlProblem(file, err)}
 	}
@@ -49,6 +62,27 @@ func parseDocument(file string, data []byte) (*document, problems) {
 	}
 	d.value = d.walk(nil, d.root, &found)
 	return d, found
+}
+
+// tooDeep returns the line at which the bounds are passed, or 0.
+func tooDeep(tokens token.Tokens) int {
+	depth := 0
+	for i, t := range tokens {
+		switch t.Type {
+		case token.SequenceStartType, token.MappingStartType:
+			depth++
+		case token.SequenceEndType, token.MappingEndType:
+			depth--
+		case token.SequenceEntryType, token.MappingKeyType, token.MappingValueType:
+			if depth == 0 && t.Position.Column > maxIndent {
+				return t.Position.Line
+			}
+		}
+		if depth > maxNesting || i > maxTokens {
+			return t.Position.Line
+		}
+	}
+	return 0
 }
 
 // yamlProblem keeps the YAML library's message and line, not its excerpt of

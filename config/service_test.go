@@ -312,6 +312,8 @@ func TestParseRefusesWhatIsNotADescription(t *testing.T) {
 		"syntax":        {"a: [1\n", "x.yaml:1:"},
 		"tag":           {"name: !!binary aGk=\n", "tags are not read here"},
 		"huge":          {strings.Repeat("#", 300<<10), "larger than"},
+		"deep flow":     {strings.Repeat("[", 60<<10), "nested too deeply"},
+		"deep block":    {strings.Repeat("- ", 30<<10), "nested too deeply"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
