@@ -1,0 +1,554 @@
+package rollback
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/headgate/headgate"
+)
+
+// crash stands for kill -9: it unwinds the executor without letting it write.
+var errCrash = errors.New("crash")
+
+// world is everything outside the executor that survives a crash.
+type world struct {
+	mu       sync.Mutex
+	records  map[string]Rollback
+	order    []string
+	versions map[headgate.Component]string
+	sets     []headgate.Component
+	calls    int // of every port
+	crashAt  int // the call that does not return; 0 for never
+
+	events   []headgate.Event
+	keys     []string
+	jobs     []string
+	replay   func(jobID string) (JobStatus, error)
+	setErr   map[headgate.Component]error
+	delay    time.Duration
+	stuck    map[headgate.Component]bool // Set is accepted and does nothing
+	capacity error
+	full     bool // the store refuses writes of steps
+}
+
+func newWorld() *world {
+	return &world{
+		records:  map[string]Rollback{},
+		versions: map[headgate.Component]string{},
+		setErr:   map[headgate.Component]error{},
+		stuck:    map[headgate.Component]bool{},
+		replay:   func(string) (JobStatus, error) { return JobSucceeded, nil },
+	}
+}
+
+// point is where the process may die: before or after an effect.
+func (w *world) point() {
+	w.calls++
+	if w.calls == w.crashAt {
+		panic(errCrash)
+	}
+}
+
+func (w *world) call(effect func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.point()
+	effect()
+	w.point()
+}
+
+func (w *world) SaveIntent(_ context.Context, r Rollback) (out Rollback, err error) {
+	w.call(func() {
+		if old, ok := w.records[r.ID]; ok {
+			out = old
+			return
+		}
+		w.records[r.ID], out = clone(r), clone(r)
+		w.order = append(w.order, r.ID)
+	})
+	return out, nil
+}
+
+func (w *world) UpdateStep(_ context.Context, id string, s Step) (err error) {
+	w.call(func() {
+		if w.full {
+			err = headgate.Errorf(headgate.CodeStorageFull, headgate.ClassTransient, "disk full")
+			return
+		}
+		r := clone(w.records[id])
+		for i := range r.Steps {
+			if r.Steps[i].Component == s.Component {
+				r.Steps[i] = s
+			}
+		}
+		w.records[id] = r
+	})
+	return err
+}
+
+func (w *world) UpdateProgress(_ context.Context, id string, p Progress) error {
+	w.call(func() {
+		r := w.records[id]
+		r.Progress = p
+		w.records[id] = clone(r)
+	})
+	return nil
+}
+
+func (w *world) Get(_ context.Context, id string) (Rollback, error) {
+	r, ok := w.records[id]
+	if !ok {
+		return r, headgate.Errorf(headgate.CodeNotFound, headgate.ClassValidation, "no rollback %s", id)
+	}
+	return clone(r), nil
+}
+
+func (w *world) Active(_ context.Context, service string) ([]Rollback, error) {
+	var out []Rollback
+	for _, id := range w.order {
+		if r := w.records[id]; r.Service == service && r.Frozen() {
+			out = append(out, clone(r))
+		}
+	}
+	return out, nil
+}
+
+func (w *world) Set(ctx context.Context, c headgate.Component, version string) (err error) {
+	if w.delay > 0 {
+		select {
+		case <-time.After(w.delay):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	w.call(func() {
+		if err = w.setErr[c]; err != nil {
+			return
+		}
+		w.sets = append(w.sets, c)
+		if !w.stuck[c] {
+			w.versions[c] = version
+		}
+	})
+	return err
+}
+
+func (w *world) Read(_ context.Context, c headgate.Component) (string, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.versions[c], nil
+}
+
+func (w *world) Check(context.Context) error { return w.capacity }
+
+func (w *world) Verify(_ context.Context, jobID string, r Rollback) (status JobStatus, err error) {
+	w.call(func() {
+		w.jobs = append(w.jobs, jobID)
+		status, err = w.replay(jobID)
+	})
+	return status, err
+}
+
+func (w *world) Record(_ context.Context, key string, e headgate.Event) error {
+	w.call(func() {
+		if !slices.Contains(w.keys, key) {
+			w.keys, w.events = append(w.keys, key), append(w.events, e)
+		}
+	})
+	return nil
+}
+
+func (w *world) kinds() []string {
+	var out []string
+	for _, e := range w.events {
+		out = append(out, e.Kind+":"+string(e.Verdict))
+	}
+	return out
+}
+
+func clone(r Rollback) Rollback {
+	r.Steps = slices.Clone(r.Steps)
+	if r.Replay != nil {
+		v := *r.Replay
+		r.Replay = &v
+	}
+	return r
+}
+
+func (w *world) executor(service string) *Executor {
+	actuators := map[headgate.Component]Actuator{}
+	for _, c := range headgate.RollbackOrder() {
+		actuators[c] = w
+	}
+	return New(Config{Service: service, Store: w, Actuators: actuators, Verifier: w, Audit: w, Capacity: w})
+}
+
+var targets = map[headgate.Component]string{
+	headgate.ModelConfig: "m1", headgate.RetrievalParams: "r1",
+	headgate.WorkflowVersion: "w1", headgate.ReleaseVersion: "v1",
+}
+
+func request() Request {
+	return Request{
+		ReleaseID: "rel_1", TenantID: "acme", Gate: headgate.GatePerformance, Targets: targets, Actor: "pipeline",
+		Breaches: []headgate.Breach{{Gate: headgate.GatePerformance, MetricCode: "API_P95_EXCEEDED", ConsecutiveFailures: 2}},
+	}
+}
+
+func TestExecuteGoesBackInOrderAndLiftsTheFreeze(t *testing.T) {
+	t.Parallel()
+	w := newWorld()
+	x := w.executor("bidding")
+	r, err := x.Execute(t.Context(), request())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(w.sets, headgate.RollbackOrder()) {
+		t.Errorf("order of execution %v, want %v", w.sets, headgate.RollbackOrder())
+	}
+	if !maps.Equal(w.versions, targets) {
+		t.Errorf("versions in force %v, want %v", w.versions, targets)
+	}
+	if r.Frozen() || !strings.HasPrefix(r.Replay.JobID, "job_") {
+		t.Errorf("frozen %v, job %q", r.Frozen(), r.Replay.JobID)
+	}
+	if got, want := w.kinds(), []string{"rollback_executed:pass", "rollback_replay_verified:pass"}; !slices.Equal(got, want) {
+		t.Errorf("audit %v, want %v", got, want)
+	}
+	if _, frozen, _ := x.Frozen(t.Context()); frozen {
+		t.Error("service is still frozen")
+	}
+	again, err := x.Resume(t.Context(), r.ID)
+	if err != nil || len(w.sets) != 4 || len(w.jobs) != 1 || again.Replay.JobID != r.Replay.JobID {
+		t.Errorf("a restored rollback was executed again: %v, %v, %v", err, w.sets, w.jobs)
+	}
+}
+
+// Kill the process at every call of every port, before and after its effect,
+// restart, and resume.
+func TestResumeAfterACrashAnywhere(t *testing.T) {
+	t.Parallel()
+	dry := newWorld()
+	if _, err := dry.executor("bidding").Execute(t.Context(), request()); err != nil {
+		t.Fatal(err)
+	}
+	for at := 1; at <= dry.calls; at++ {
+		t.Run(fmt.Sprint(at), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld()
+			w.crashAt = at
+			req := request()
+			req.ID = "rbk_fixed"
+			died := func() (died bool) {
+				defer func() { died = recover() != nil }()
+				_, _ = w.executor("bidding").Execute(t.Context(), req)
+				return false
+			}()
+			if !died {
+				t.Fatal("the crash did not happen")
+			}
+			r, err := w.executor("bidding").Execute(t.Context(), req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r.Frozen() || !maps.Equal(w.versions, targets) {
+				t.Errorf("frozen %v, versions %v", r.Frozen(), w.versions)
+			}
+			if !slices.Equal(w.sets, headgate.RollbackOrder()) {
+				t.Errorf("switched %v: an effect was repeated, skipped or out of order", w.sets)
+			}
+			if len(slices.Compact(slices.Clone(w.jobs))) != 1 {
+				t.Errorf("replay jobs %v, want one", w.jobs)
+			}
+			if got := w.kinds(); !slices.Equal(got, []string{"rollback_executed:pass", "rollback_replay_verified:pass"}) {
+				t.Errorf("audit %v", got)
+			}
+			if len(w.order) != 1 {
+				t.Errorf("%d rollbacks on record", len(w.order))
+			}
+		})
+	}
+}
+
+func TestAStepThatCannotBeDoneIsEscalatedAndTheRestGoesOn(t *testing.T) {
+	t.Parallel()
+	refused := headgate.Errorf(headgate.CodeUnavailable, headgate.ClassPermanent, "hook says no")
+	tests := []struct {
+		name   string
+		damage func(w *world)
+		mend   func(w *world)
+	}{
+		{"refused", func(w *world) { w.setErr[headgate.RetrievalParams] = refused },
+			func(w *world) { clear(w.setErr) }},
+		{"fails every time", func(w *world) { w.setErr[headgate.RetrievalParams] = errors.New("secret cause") },
+			func(w *world) { clear(w.setErr) }},
+		{"reads back wrong", func(w *world) { w.stuck[headgate.RetrievalParams] = true },
+			func(w *world) { clear(w.stuck) }},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld()
+				tt.damage(w)
+				x := w.executor("bidding")
+				r, err := x.Execute(t.Context(), request())
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := r.Escalated(); !slices.Equal(got, []headgate.Component{headgate.RetrievalParams}) {
+					t.Errorf("escalated %v", got)
+				}
+				if w.versions[headgate.ReleaseVersion] != "v1" || w.versions[headgate.WorkflowVersion] != "w1" {
+					t.Errorf("the rest did not go on: %v", w.versions)
+				}
+				if !r.Frozen() || r.Result(time.Now()).ServiceRestored {
+					t.Error("restored although a component is not back")
+				}
+				want := []string{"rollback_step_escalated:fail", "rollback_executed:fail", "rollback_replay_verified:pass"}
+				if got := w.kinds(); !slices.Equal(got, want) {
+					t.Errorf("audit %v, want %v", got, want)
+				}
+				for _, e := range w.events {
+					if strings.Contains(e.Message, "secret") {
+						t.Errorf("cause shown: %s", e.Message)
+					}
+				}
+
+				tt.mend(w)
+				if r, err = x.Resume(t.Context(), r.ID); err != nil || r.Frozen() {
+					t.Errorf("after the repair: frozen %v, %v", r.Frozen(), err)
+				}
+				if got := w.kinds()[3:]; !slices.Equal(got, []string{"rollback_executed:pass", "rollback_replay_verified:pass"}) {
+					t.Errorf("audit after the repair %v", got)
+				}
+			})
+		})
+	}
+}
+
+func TestAFailedReplayKeepsTheFreezeUntilOnePasses(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name   string
+		replay func(string) (JobStatus, error)
+	}{
+		{"failed", func(string) (JobStatus, error) { return JobFailed, nil }},
+		{"could not be run", func(string) (JobStatus, error) { return "", errors.New("no stable") }},
+		{"still queued", func(string) (JobStatus, error) { return JobQueued, nil }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld()
+			good := w.replay
+			w.replay = tt.replay
+			x := w.executor("bidding")
+			r, err := x.Execute(t.Context(), request())
+			if err != nil {
+				t.Fatal(err)
+			}
+			res := r.Result(time.Now())
+			if res.ServiceRestored || res.ReplayVerification.Status != JobFailed {
+				t.Errorf("restored %v, replay %v", res.ServiceRestored, res.ReplayVerification.Status)
+			}
+			if frozen, ok, _ := x.Frozen(t.Context()); !ok || frozen.ID != r.ID {
+				t.Error("the freeze was lifted")
+			}
+			first := r.Replay.JobID
+			w.replay = good
+			r, err = x.Execute(t.Context(), request())
+			if err != nil || r.Frozen() {
+				t.Fatalf("a passing replay does not lift the freeze: %v", err)
+			}
+			if r.Replay.JobID == first || len(w.sets) != 4 {
+				t.Errorf("job %s twice, or steps repeated: %v", first, w.sets)
+			}
+		})
+	}
+}
+
+func TestElapsedAndDeadlineAreMeasuredFromTheTrigger(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name    string
+		limit   time.Duration
+		elapsed float64
+		inTime  bool
+	}{
+		{"in time", 30 * time.Minute, 4, true},
+		{"at the limit", 4 * time.Minute, 4, true},
+		{"late", 3 * time.Minute, 4, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld()
+				w.replay = func(string) (JobStatus, error) {
+					time.Sleep(3 * time.Minute)
+					return JobSucceeded, nil
+				}
+				x := w.executor("bidding")
+				x.cfg.Limit = tt.limit
+				req := request()
+				req.TriggeredAt = time.Now()
+				time.Sleep(time.Minute) // between the trigger and the execution
+				r, err := x.Execute(t.Context(), req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Hour) // does not count
+				res := r.Result(time.Now())
+				if res.ElapsedMinutes != tt.elapsed || res.CompletedInTime != tt.inTime || !res.ServiceRestored {
+					t.Errorf("%+v", res)
+				}
+				overdue := slices.Contains(w.kinds(), "rollback_deadline_exceeded:fail")
+				if overdue == tt.inTime || r.Overdue == tt.inTime {
+					t.Errorf("overdue event %v, recorded %v", overdue, r.Overdue)
+				}
+			})
+		})
+	}
+}
+
+func TestAHangingActuatorIsBounded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.delay = time.Hour
+		began := time.Now()
+		r, err := w.executor("bidding").Execute(t.Context(), request())
+		if err != nil || len(r.Escalated()) != 4 {
+			t.Fatalf("escalated %v, %v", r.Escalated(), err)
+		}
+		if took := time.Since(began); took > 3*time.Minute {
+			t.Errorf("took %s", took)
+		}
+	})
+}
+
+func TestOnlyWhatChangedGoesBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld()
+	req := request()
+	req.Targets = map[headgate.Component]string{headgate.ReleaseVersion: "v1"}
+	r, err := w.executor("bidding").Execute(t.Context(), req)
+	if err != nil || r.Frozen() {
+		t.Fatalf("%v, frozen %v", err, r.Frozen())
+	}
+	if !slices.Equal(w.sets, []headgate.Component{headgate.ReleaseVersion}) || r.Steps[0].Status != StepUnchanged {
+		t.Errorf("switched %v, steps %+v", w.sets, r.Steps)
+	}
+}
+
+func TestMissingActuatorIsEscalated(t *testing.T) {
+	t.Parallel()
+	w := newWorld()
+	x := w.executor("bidding")
+	delete(x.cfg.Actuators, headgate.ModelConfig)
+	r, err := x.Execute(t.Context(), request())
+	if err != nil || !strings.Contains(r.Steps[0].Error, "no actuator") || w.versions[headgate.ReleaseVersion] != "v1" {
+		t.Errorf("%v %+v %v", err, r.Steps[0], w.versions)
+	}
+}
+
+func TestStableWithoutCapacityIsEscalatedAndStillGetsTheTraffic(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.capacity = headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient, "1 of 3 instances is healthy")
+		r, err := w.executor("bidding").Execute(t.Context(), request())
+		if err != nil || r.Frozen() || w.versions[headgate.ReleaseVersion] != "v1" {
+			t.Fatalf("%v, frozen %v, %v", err, r.Frozen(), w.versions)
+		}
+		if !strings.Contains(r.Steps[3].Warning, "1 of 3") || w.kinds()[0] != "rollback_step_escalated:fail" {
+			t.Errorf("warning %q, audit %v", r.Steps[3].Warning, w.kinds())
+		}
+	})
+}
+
+func TestAFullDiskDoesNotKeepTrafficOnTheBadVersion(t *testing.T) {
+	t.Parallel()
+	w := newWorld()
+	x := w.executor("bidding")
+	r, err := x.Begin(t.Context(), request())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.full = true
+	if _, err := x.Resume(t.Context(), r.ID); !errors.Is(err, &headgate.Error{Code: headgate.CodeStorageFull}) {
+		t.Errorf("error %v", err)
+	}
+	if !maps.Equal(w.versions, targets) {
+		t.Errorf("versions %v", w.versions)
+	}
+	w.full = false
+	if r, err = x.Resume(t.Context(), r.ID); err != nil || r.Frozen() {
+		t.Errorf("after space was made: %v, frozen %v", err, r.Frozen())
+	}
+}
+
+func TestCancelledContextStopsAndResumes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.setErr[headgate.WorkflowVersion] = errors.New("down")
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		x := w.executor("bidding")
+		r, err := x.Execute(ctx, request())
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("error %v", err)
+		}
+		if w.versions[headgate.ReleaseVersion] != "" {
+			t.Error("went on after the context ended")
+		}
+		clear(w.setErr)
+		if r, err = x.Resume(t.Context(), r.ID); err != nil || r.Frozen() {
+			t.Errorf("%v, frozen %v", err, r.Frozen())
+		}
+	})
+}
+
+// Two tenants' releases and two services do not touch each other.
+func TestRollbacksAreApart(t *testing.T) {
+	t.Parallel()
+	w := newWorld()
+	w.replay = func(string) (JobStatus, error) { return JobFailed, nil }
+	a, b := request(), request()
+	b.ReleaseID, b.TenantID = "rel_2", "globex"
+	ra, errA := w.executor("bidding").Execute(t.Context(), a)
+	rb, errB := w.executor("billing").Execute(t.Context(), b)
+	if errA != nil || errB != nil || ra.ID == rb.ID {
+		t.Fatalf("%v %v", errA, errB)
+	}
+	w.replay = func(string) (JobStatus, error) { return JobSucceeded, nil }
+	if _, err := w.executor("billing").Resume(t.Context(), rb.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, frozen, _ := w.executor("bidding").Frozen(t.Context()); !frozen {
+		t.Error("the other service's replay lifted this one's freeze")
+	}
+	for _, e := range w.events {
+		want := map[string]string{"rel_1": "acme", "rel_2": "globex"}[e.ReleaseID]
+		if e.TenantID != want {
+			t.Errorf("event of %s carries tenant %q", e.ReleaseID, e.TenantID)
+		}
+	}
+}
+
+func TestUnknownRollback(t *testing.T) {
+	t.Parallel()
+	_, err := newWorld().executor("bidding").Resume(t.Context(), "rbk_none")
+	if !errors.Is(err, &headgate.Error{Code: headgate.CodeNotFound}) {
+		t.Errorf("error %v", err)
+	}
+}
