@@ -27,8 +27,8 @@ func (j *Judge) decision(at time.Time) Decision {
 func (j *Judge) evidence() Evidence {
 	e := Evidence{
 		Errors:    j.errors.level(),
-		Latency:   1,
-		Cost:      1,
+		Latency:   j.latency.level(),
+		Cost:      j.cost.bet.value,
 		Alarm:     j.errors.alarm.value,
 		NoWorse:   j.errors.noWorse.value,
 		BelowSLO:  j.errors.below.value,
@@ -65,8 +65,12 @@ func (j *Judge) decide(at time.Time, seconds float64) Decision {
 	level := 1 / j.cfg.Alpha
 	breach, breached := j.consecutive.exceeded()
 	splitBroken := d.Evidence.Split >= level
+	worse := d.Evidence.Combined >= level && !splitBroken
+	if worse && j.tenants != nil {
+		d.Evict = j.tenants.decisive()
+	}
 	switch {
-	case d.Evidence.Combined >= level && !splitBroken:
+	case worse && d.Evict == "":
 		return j.failWorse(d)
 	case d.Evidence.Kill >= level && j.candidate.Errors >= j.cfg.MinErrors:
 		return j.fail(d, CodeSLOExceeded, fmt.Sprintf(
@@ -91,7 +95,17 @@ func (j *Judge) fail(d Decision, code, why string) Decision {
 	return d
 }
 
+// failWorse names the metric that contributes most.
 func (j *Judge) failWorse(d Decision) Decision {
+	w := j.cfg.Weights
+	errors, latency, cost := w.Errors*d.Evidence.Errors, w.Latency*d.Evidence.Latency, w.Cost*d.Evidence.Cost
+	switch {
+	case latency > errors && latency >= cost:
+		return j.fail(d, CodeLatencyWorse, j.latency.reason())
+	case cost > errors:
+		return j.fail(d, CodeCostWorse, j.cost.reason())
+	}
+	d.Evict = suspect(j.order)
 	return j.fail(d, CodeErrorsWorse, fmt.Sprintf("The candidate fails more often than stable: %s against %s; this is not chance.",
 		j.candidate, j.stable))
 }
@@ -102,8 +116,14 @@ func (j *Judge) pending(d Decision) Decision {
 	d.RemainingSeconds = j.remaining()
 	d.Verdict, d.Action = headgate.Insufficient, Hold
 	switch {
+	case d.Evict != "":
+		if j.throttle.on {
+			d.Action = Throttle
+		}
+		d.say(CodeOneTenant, fmt.Sprintf("Only tenant %q speaks against the candidate (%s against %s on stable in all); move it to stable: if its errors go on there, they are its own.",
+			d.Evict, j.candidate, j.stable))
 	case j.throttle.on:
-		d.Action = Throttle
+		d.Action, d.Evict = Throttle, suspect(j.order)
 		d.say(CodeThrottled, fmt.Sprintf("The candidate seems to fail more often than stable (%s against %s); its share is limited to %s until that is certain.",
 			j.candidate, j.stable, percent(d.Share)))
 	case j.candidate.Requests == 0:
@@ -204,7 +224,7 @@ func Estimate(cfg Config, requestsPerSecond, share, errorRate float64) (time.Dur
 	if seconds > maxForecast {
 		return 0, false
 	}
-	return time.Duration(seconds * float64(time.Second)), true
+	return duration(seconds), true
 }
 
 // String returns for example "0.5 % (20 of 4000)".
@@ -218,5 +238,5 @@ func (t Totals) String() string {
 func percent(share float64) string { return fmt.Sprintf("%.3g %%", 100*share) }
 
 func span(seconds float64) string {
-	return time.Duration(math.Ceil(seconds) * float64(time.Second)).String()
+	return duration(math.Ceil(seconds)).String()
 }

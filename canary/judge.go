@@ -26,8 +26,13 @@ type Judge struct {
 
 	stable, candidate Totals
 	strata            map[string]*openStratum
+	order             []*openStratum // the same, as first seen
 	tempering         *tempering
 	errors            *errorTests
+	latency           *latencyTests
+	cost              *costTest
+	tenants           *tenantModel // nil when requests are split
+	warm              time.Time    // end of the warm-up; zero before the first request
 	split             *splitTest
 	throttle          throttle
 	consecutive       consecutive
@@ -37,26 +42,26 @@ type Judge struct {
 	failed    *Decision
 }
 
-// openStratum collects one tenant's counts until both arms have enough
-// exposure for a comparison.
-type openStratum struct {
-	nc, ns, ec, es int64
-}
-
 // New returns a judge that has seen nothing, or a CONFIG_INVALID error.
 func New(cfg Config) (*Judge, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	return &Judge{
+	j := &Judge{
 		cfg:         cfg,
 		strata:      map[string]*openStratum{},
 		tempering:   newTempering(cfg.Tempering),
 		errors:      newErrorTests(cfg),
+		latency:     newLatencyTests(cfg),
+		cost:        newCostTest(cfg),
 		split:       newSplitTest(cfg),
 		throttle:    newThrottle(cfg.Throttle),
 		consecutive: consecutive{threshold: cfg.ConsecutiveThreshold},
-	}, nil
+	}
+	if cfg.Assignment == WholeTenants {
+		j.tenants = newTenantModel(cfg.Baseline)
+	}
+	return j, nil
 }
 
 // Observe takes the next tick and returns the decision after it. It never
@@ -73,7 +78,8 @@ func (j *Judge) Observe(t Tick) Decision {
 		return j.broken(t.Time, j.cfg.TickSeconds, CodeTimeNotRising,
 			"The tick's time is not after that of the tick before; it was left out.")
 	}
-	seconds := j.advance(t.Time)
+	from := j.advance(t.Time)
+	seconds := t.Time.Sub(from).Seconds()
 	if err := t.validate(); err != nil {
 		return j.broken(t.Time, seconds, CodeTickInvalid, "The tick contradicts itself and was left out: "+err.Error()+".")
 	}
@@ -84,76 +90,87 @@ func (j *Judge) Observe(t Tick) Decision {
 		return j.broken(t.Time, seconds, CodeTelemetryStale, "The routers' counts are stale; nothing can be judged.")
 	}
 	j.elapsed += min(seconds, 5*j.cfg.TickSeconds)
-	tick := j.count(&t)
+	tick := j.count(&t, from)
 	j.consecutive.observe(t.Checks)
 	j.throttle.observe(tick, seconds, j.candidate.Errors >= j.cfg.MinErrors, j.errors.alarm)
 	return j.decide(t.Time, seconds)
 }
 
 // advance moves to the interval that ends at t, ends the running block when
-// the interval lies in a later one, and returns the interval's seconds.
-func (j *Judge) advance(t time.Time) float64 {
-	if j.last.IsZero() {
-		j.start = t.Add(-time.Duration(j.cfg.TickSeconds * float64(time.Second)))
-		j.last = j.start
+// the interval lies in a later one, and returns the interval's start.
+func (j *Judge) advance(t time.Time) time.Time {
+	from := j.last
+	if from.IsZero() {
+		from = t.Add(-duration(j.cfg.TickSeconds))
+		j.start = from
 	}
-	block := int64(j.last.Sub(j.start)) / int64(j.cfg.BlockSeconds*float64(time.Second))
+	block := int64(from.Sub(j.start) / duration(j.cfg.BlockSeconds))
 	if block > j.block {
 		j.block = block
 		j.tempering.endBlock()
 		j.errors.endBlock()
+		j.latency.endBlock()
+		j.cost.bet.endBlock()
 		j.split.endBlock()
+		if j.tenants != nil {
+			j.tenants.endBlock()
+		}
 	}
-	seconds := t.Sub(j.last).Seconds()
 	j.last = t
-	return seconds
+	return from
 }
+
+func duration(seconds float64) time.Duration { return time.Duration(seconds * float64(time.Second)) }
 
 // tickTotals are the counts of one tick over all tenants.
 type tickTotals struct {
 	stable, candidate Totals
 }
 
-// count adds the tick to every test.
-func (j *Judge) count(t *Tick) tickTotals {
+// count adds the tick, whose interval starts at from, to every test.
+func (j *Judge) count(t *Tick, from time.Time) tickTotals {
 	var tick tickTotals
 	for i := range t.Strata {
 		s := &t.Strata[i]
 		tick.stable.add(s.Stable)
 		tick.candidate.add(s.Candidate)
 		j.tempering.add(s.Shards)
-		j.compare(s)
+	}
+	if j.warm.IsZero() && tick.candidate.Requests > 0 {
+		j.warm = from.Add(duration(j.cfg.WarmUpSeconds))
+	}
+	warm := !j.warm.IsZero() && !from.Before(j.warm)
+	for i := range t.Strata {
+		j.compare(&t.Strata[i], warm)
+	}
+	phi := j.tempering.phi
+	if j.tenants != nil {
+		j.tenants.compare(j.errors, phi)
 	}
 	j.stable.Requests += tick.stable.Requests
 	j.stable.Errors += tick.stable.Errors
 	j.candidate.Requests += tick.candidate.Requests
 	j.candidate.Errors += tick.candidate.Errors
-	j.errors.observe(tick, j.tempering.phi)
-	j.split.observe(tick, t.ExpectedShare, j.tempering.phi)
+	j.errors.observe(tick, phi)
+	j.latency.observe(j.cfg.Tempering)
+	j.cost.observe()
+	j.split.observe(tick, t.ExpectedShare, phi)
 	return tick
 }
 
-// A comparison needs this much exposure. It depends on requests alone, never
-// on their outcome.
-const (
-	minCandidateExposure = 1
-	minStableExposure    = 5
-)
-
-func (j *Judge) compare(s *Stratum) {
+func (j *Judge) compare(s *Stratum, warm bool) {
+	if j.tenants != nil {
+		j.tenants.add(s, j.errors)
+		return
+	}
 	open := j.strata[s.Tenant]
 	if open == nil {
-		open = &openStratum{}
+		open = &openStratum{tenant: s.Tenant}
 		j.strata[s.Tenant] = open
+		j.order = append(j.order, open)
 	}
-	open.nc += s.Candidate.Requests
-	open.ec += s.Candidate.Errors
-	open.ns += s.Stable.Requests
-	open.es += s.Stable.Errors
-	if open.nc >= minCandidateExposure && open.ns >= minStableExposure {
-		j.errors.compare(float64(open.nc), float64(open.ns), float64(open.ec), float64(open.es))
-		*open = openStratum{}
-	}
+	open.add(s, warm)
+	open.compare(j.errors, j.latency, j.cost)
 }
 
 func (t *Totals) add(c Counts) {

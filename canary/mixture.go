@@ -1,5 +1,7 @@
 package canary
 
+import "slices"
+
 // mixture is one e-process: a bet on a family of alternatives, of which a part
 // is held back for regressions that have not started yet. Its value never
 // exceeds a supermartingale that starts at 1, whatever is looked at and when.
@@ -62,6 +64,13 @@ func (m *mixture) endBlock() {
 		m.base[i] = m.weight(i) + float64(moved*m.prior[i])
 		m.cum[i] = 0
 	}
+}
+
+// clone returns an independent copy.
+func (m *mixture) clone() *mixture {
+	c := *m
+	c.base, c.cum = slices.Clone(m.base), slices.Clone(m.cum)
+	return &c
 }
 
 // logSpaced returns n values from lo to hi in equal ratios.
