@@ -1,5 +1,15 @@
 package evidence
 
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/headgate/headgate"
+)
+
+const summaryMember = exportsFolder + "summary.vsa.dsse.json"
+
 // TestResult is a gate's decision as the in-toto test-result predicate.
 type TestResult struct {
 	Result        string               `json:"result"` // PASSED or FAILED
@@ -15,19 +25,100 @@ type ResourceDescriptor struct {
 	Digest map[string]string `json:"digest,omitempty"`
 }
 
-// VerificationSummary is the SLSA verification summary of a release: which
-// policy it was verified against and with what result.
+// VerificationSummary is the SLSA verification summary of a release: under
+// which policy its gates were decided, and with what result.
 type VerificationSummary struct {
-	Verifier struct {
-		ID string `json:"id"`
-	} `json:"verifier"`
-	TimeVerified       string               `json:"timeVerified"`
+	Verifier           Verifier             `json:"verifier"`
+	TimeVerified       time.Time            `json:"timeVerified"`
 	ResourceURI        string               `json:"resourceUri"`
 	Policy             ResourceDescriptor   `json:"policy"`
 	InputAttestations  []ResourceDescriptor `json:"inputAttestations"`
-	VerificationResult string               `json:"verificationResult"`
+	VerificationResult string               `json:"verificationResult"` // PASSED or FAILED
 	VerifiedLevels     []string             `json:"verifiedLevels"`
+}
+
+// Verifier names who made a [VerificationSummary].
+type Verifier struct {
+	ID string `json:"id"`
 }
 
 func (TestResult) predicateType() string          { return TypeTestResult }
 func (VerificationSummary) predicateType() string { return TypeVerificationSummary }
+
+// decided is a decision with its place in the log.
+type decided struct {
+	GateDecision
+	index  int64
+	digest string
+}
+
+func (d decided) exportMember() string {
+	return fmt.Sprintf("%s%010d.test-result.dsse.json", exportsFolder, d.index)
+}
+
+func passed(v headgate.Verdict) string {
+	if v == headgate.Pass {
+		return "PASSED"
+	}
+	return "FAILED"
+}
+
+func (d decided) testResult() TestResult {
+	t := TestResult{
+		Result:        passed(d.Verdict),
+		Configuration: []ResourceDescriptor{{Name: "rules", Digest: digestSet(d.Rules.Digest)}},
+		PassedTests:   []string{},
+		FailedTests:   append([]string{}, d.FailedChecks...),
+	}
+	for _, c := range d.Checks {
+		if c.Verdict == headgate.Pass {
+			t.PassedTests = append(t.PassedTests, c.Name)
+		}
+	}
+	return t
+}
+
+// latest returns the last decision of each gate.
+func latest(decisions []decided) map[headgate.Gate]decided {
+	last := map[headgate.Gate]decided{}
+	for _, d := range decisions {
+		last[d.Gate] = d
+	}
+	return last
+}
+
+// summarise says PASSED when the last decision of each Gate D gate is a pass
+// that something backs.
+func summarise(r headgate.Release, origin string, decisions []decided) VerificationSummary {
+	v := VerificationSummary{
+		Verifier:           Verifier{ID: "https://headgate.dev/verifier/" + origin},
+		ResourceURI:        "headgate:" + r.Service + "/" + r.ID,
+		VerificationResult: "PASSED",
+		VerifiedLevels:     []string{"HEADGATE_GATE_D"},
+		InputAttestations:  []ResourceDescriptor{},
+	}
+	last := latest(decisions)
+	for _, g := range headgate.GateD() {
+		d, ok := last[g]
+		if !ok || d.Verdict != headgate.Pass || d.Declared {
+			v.VerificationResult, v.VerifiedLevels = "FAILED", []string{"FAILED"}
+		}
+		if !ok {
+			continue
+		}
+		v.Policy = ResourceDescriptor{URI: "headgate:rules", Digest: digestSet(d.Rules.Digest)}
+		v.InputAttestations = append(v.InputAttestations, ResourceDescriptor{Name: statementMember(d.index), Digest: digestSet(d.digest)})
+		if d.Time.After(v.TimeVerified) {
+			v.TimeVerified = d.Time
+		}
+	}
+	return v
+}
+
+func digestSet(d string) map[string]string {
+	algorithm, value, ok := strings.Cut(d, ":")
+	if !ok {
+		return nil
+	}
+	return map[string]string{algorithm: value}
+}

@@ -91,6 +91,9 @@ type appending struct {
 // commitTimeout bounds one transaction of the log.
 const commitTimeout = 10 * time.Second
 
+// maxStatement bounds a signed statement, in bytes.
+const maxStatement = 1 << 20
+
 // maxBatch bounds how many statements share a transaction.
 const maxBatch = 256
 
@@ -110,6 +113,9 @@ func (l *Log) Append(ctx context.Context, s Statement) (Record, error) {
 	envelope, err := l.keys.signer().seal(ctx, s)
 	if err != nil {
 		return Record{}, err
+	}
+	if len(envelope) > maxStatement {
+		return Record{}, headgate.Invalidf("a statement may have %d KiB and this one has %d; store what is large as a file and name its digest", maxStatement>>10, len(envelope)>>10)
 	}
 	h := s.header()
 	a := &appending{entry: Entry{
@@ -140,15 +146,14 @@ func (l *Log) commitWaiting(ctx context.Context) {
 	l.waiting.list = l.waiting.list[n:]
 	l.waiting.Unlock()
 
-	err := ErrLogMoved
-	var commitErr error = err
-	for range 5 {
-		if commitErr = l.write(ctx, batch); !errors.Is(commitErr, ErrLogMoved) {
+	var err error
+	for range 5 { // another replica may append between Size and Append
+		if err = l.write(ctx, batch); !errors.Is(err, ErrLogMoved) {
 			break
 		}
 	}
 	for _, a := range batch {
-		a.err, a.done = commitErr, true
+		a.err, a.done = err, true
 	}
 }
 

@@ -1,10 +1,19 @@
 package evidence
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
+	"maps"
+	"slices"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/headgate/headgate"
+	"github.com/secure-systems-lab/go-securesystemslib/dsse"
 )
 
 // VerifyOptions says what a bundle is verified against.
@@ -46,6 +55,31 @@ type Reevaluate func(d GateDecision, rules []byte) (Reevaluation, error)
 // from package canary.
 type ReplayCanary func(v CanaryVerdict, ticks []byte) (headgate.Verdict, error)
 
+// The codes of findings. Stable; docs/bundle-format.md says what each means.
+const (
+	FindingNotBundle        = "BUNDLE_UNREADABLE"
+	FindingArchive          = "ARCHIVE_ALTERED"
+	FindingManifest         = "MANIFEST_INVALID"
+	FindingMemberChanged    = "MEMBER_CHANGED"
+	FindingMemberMissing    = "MEMBER_MISSING"
+	FindingMemberUnexpected = "MEMBER_UNEXPECTED"
+	FindingMemberInvalid    = "MEMBER_INVALID"
+	FindingKeyUntrusted     = "KEY_UNTRUSTED"
+	FindingSignature        = "SIGNATURE_INVALID"
+	FindingInclusion        = "INCLUSION_UNPROVEN"
+	FindingReordered        = "ENTRY_REORDERED"
+	FindingCheckpoint       = "CHECKPOINT_INVALID"
+	FindingForked           = "CHECKPOINT_FORKED"
+	FindingUnproven         = "CHECKPOINT_UNPROVEN"
+	FindingSubject          = "SUBJECT_MISMATCH"
+	FindingThreshold        = "THRESHOLD_SWAPPED"
+	FindingVerdict          = "VERDICT_FORGED"
+	FindingExport           = "EXPORT_MISMATCH"
+	FindingStale            = "EVIDENCE_STALE"
+	FindingFuture           = "EVIDENCE_FROM_FUTURE"
+	FindingOutcome          = "OUTCOME_UNSUPPORTED"
+)
+
 // Finding is one thing that is wrong with a bundle.
 type Finding struct {
 	Code    string `json:"code"`   // stable, one of the Finding codes
@@ -79,8 +113,214 @@ type Verification struct {
 func (v Verification) OK() bool { return len(v.Findings) == 0 }
 
 // Verify checks a bundle offline. Everything wrong with the bundle is a
-// finding; an error is returned only when the bundle could not be read or the
+// finding; an error is returned only when the file could not be read or the
 // options cannot be used.
 func Verify(r io.ReaderAt, size int64, o VerifyOptions) (Verification, error) {
-	return Verification{}, nil
+	if o.MaxAge > 0 && o.Now.IsZero() {
+		return Verification{}, headgate.Invalidf("an age limit needs the time to measure from")
+	}
+	v := verification{options: o}
+	v.result.Findings, v.result.Notes, v.result.Keys = []Finding{}, []string{}, []string{}
+	var bad *errNotBundle
+	members, err := readArchive(r, size)
+	if errors.As(err, &bad) {
+		v.find(FindingNotBundle, bad.member, "%s", bad.reason)
+		return v.result, nil
+	}
+	if err != nil {
+		return Verification{}, err
+	}
+	v.members = members
+	v.chooseKeys()
+	v.readManifest()
+	v.checkMembers()
+	v.checkBlobs()
+	v.checkCheckpoints()
+	v.checkStatements()
+	v.checkDecisions()
+	v.checkExports()
+	v.checkOutcome()
+	if len(v.result.Findings) == 0 {
+		// Only what no member explains is left: headers, gaps, padding.
+		write := func(w io.Writer) error { return writeArchive(w, members) }
+		at, same, err := equalBytes(r, size, write)
+		if err != nil {
+			return Verification{}, err
+		}
+		if !same {
+			v.find(FindingArchive, "", "byte %d of the file differs from what its members give: the ZIP structure was changed after the bundle was made", at)
+		}
+	}
+	return v.result, nil
+}
+
+// verification is one in progress.
+type verification struct {
+	options    VerifyOptions
+	members    map[string][]byte
+	keys       []PublicKey
+	bundled    map[string]bool // ids of the keys that are in the bundle
+	dsse       []dsse.Verifier
+	manifest   manifest
+	subject    Subject
+	release    string // the digest of what runs, "sha256:<hex>"
+	statements []stated
+	decisions  []decided
+	searches   int // for misplaced entries
+	result     Verification
+}
+
+// stated is a statement of the bundle that could be read.
+type stated struct {
+	Statement
+	index  int64
+	name   string
+	digest string
+}
+
+func (v *verification) find(code, member, format string, args ...any) {
+	v.result.Findings = append(v.result.Findings, Finding{code, printable(member), printable(fmt.Sprintf(format, args...))})
+}
+
+// printable keeps what a bundle says from forging lines or terminal controls.
+func printable(s string) string {
+	const limit = 500
+	s = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '\uFFFD'
+		}
+		return r
+	}, s)
+	if len(s) > limit {
+		s = strings.ToValidUTF8(s[:limit], "") + "…"
+	}
+	return s
+}
+
+func (v *verification) note(format string, args ...any) {
+	v.result.Notes = append(v.result.Notes, fmt.Sprintf(format, args...))
+}
+
+// names returns the members in a folder, sorted.
+func (v *verification) names(folder string) []string {
+	var names []string
+	for _, name := range slices.Sorted(maps.Keys(v.members)) {
+		if strings.HasPrefix(name, folder) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// chooseKeys decides whom to believe.
+func (v *verification) chooseKeys() {
+	var own []PublicKey
+	v.bundled = map[string]bool{}
+	for _, name := range v.names(keysFolder) {
+		k, err := ParsePublicKey(string(v.members[name]))
+		if err != nil {
+			v.find(FindingMemberInvalid, name, "it is not a public key")
+			continue
+		}
+		if name != keysFolder+k.ID()+".pub" {
+			v.find(FindingMemberInvalid, name, "it holds key %s, which its name does not say", k.ID())
+		}
+		own = append(own, k)
+		v.bundled[k.ID()] = true
+	}
+	v.keys = v.options.TrustedKeys
+	if len(v.keys) == 0 {
+		v.keys = own
+		v.note("no trusted keys were given: signatures were checked against the bundle's own keys, which proves that the bundle is whole but not who made it")
+	}
+	for _, k := range v.keys {
+		v.dsse = append(v.dsse, dsseVerifier{k.Key, k.ID()})
+		v.result.Keys = append(v.result.Keys, k.ID())
+	}
+}
+
+// open reads a signed member and reports everything wrong with its signature.
+// The statement is returned whenever it can be read, so that what it says can
+// be examined even when nobody vouches for it.
+func (v *verification) open(name string) (Statement, bool) {
+	e, _, s, err := unseal(v.members[name])
+	if err != nil {
+		v.find(FindingMemberInvalid, name, "%s", err)
+		return s, false
+	}
+	known, ids := false, []string{}
+	for _, sig := range e.Signatures {
+		ids = append(ids, fmt.Sprintf("%.64q", sig.KeyID))
+		known = known || slices.ContainsFunc(v.keys, func(k PublicKey) bool { return k.ID() == sig.KeyID })
+	}
+	switch {
+	case len(ids) == 0:
+		v.find(FindingSignature, name, "it carries no signature")
+	case !known:
+		v.find(FindingKeyUntrusted, name, "it is signed with key %s, which is not among the keys to believe", strings.Join(ids, ", "))
+	default:
+		verifier, err := dsse.NewEnvelopeVerifier(v.dsse...)
+		if err == nil {
+			_, err = verifier.Verify(context.Background(), &e)
+		}
+		if err != nil {
+			v.find(FindingSignature, name, "the signature of key %s does not match: the statement was changed after it was signed", strings.Join(ids, ", "))
+		}
+	}
+	return s, true
+}
+
+func (v *verification) readManifest() {
+	if v.members[manifestMember] == nil {
+		v.find(FindingMemberMissing, manifestMember, "there is no manifest, so nobody can tell whether the bundle is complete")
+		return
+	}
+	s, ok := v.open(manifestMember)
+	if !ok {
+		return
+	}
+	if s.PredicateType != TypeBundle || json.Unmarshal(s.Predicate, &v.manifest) != nil || len(s.Subject) != 1 {
+		v.find(FindingManifest, manifestMember, "it is not a manifest of bundle version 1")
+		v.manifest = manifest{}
+		return
+	}
+	v.subject, v.release = s.Subject[0], v.manifest.Release.Digest
+	v.result.ReleaseID, v.result.Digest = v.manifest.ReleaseID, v.release
+	algorithm, value, _ := strings.Cut(v.release, ":")
+	if v.subject.Name != v.manifest.ReleaseID || v.manifest.Release.ID != v.manifest.ReleaseID || v.subject.Digest[algorithm] != value || value == "" {
+		v.find(FindingSubject, manifestMember, "it is about release %q but describes release %q", v.subject.Name, v.manifest.Release.ID)
+	}
+}
+
+// checkMembers compares what is there with what the manifest lists.
+func (v *verification) checkMembers() {
+	if v.manifest.ReleaseID == "" {
+		return
+	}
+	expected := map[string]bool{manifestMember: true}
+	for _, m := range v.manifest.Members {
+		expected[m.Name] = true
+		content, ok := v.members[m.Name]
+		switch {
+		case !ok:
+			v.find(FindingMemberMissing, m.Name, "the manifest lists it, but it is not in the bundle: it was removed or renamed")
+		case digest(content) != m.Digest:
+			v.find(FindingMemberChanged, m.Name, "it is not the file that the manifest lists: %d bytes with digest %s instead of %d with %s", len(content), digest(content), m.Size, m.Digest)
+		}
+	}
+	for _, name := range v.names("") {
+		if !expected[name] {
+			v.find(FindingMemberUnexpected, name, "the manifest does not list it: it was added or renamed")
+		}
+	}
+}
+
+// checkBlobs compares each blob with the digest that is its name.
+func (v *verification) checkBlobs() {
+	for _, name := range v.names(blobsFolder) {
+		v.result.Blobs++
+		if want := "sha256:" + strings.TrimPrefix(name, blobsFolder); digest(v.members[name]) != want {
+			v.find(FindingMemberChanged, name, "its content has digest %s: the file was changed", digest(v.members[name]))
+		}
+	}
 }

@@ -1,0 +1,558 @@
+package evidence_test
+
+import (
+	"archive/zip"
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"hash/crc32"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/evidence"
+)
+
+func unzip(t testing.TB, b []byte) map[string][]byte {
+	t.Helper()
+	z, err := zip.NewReader(bytes.NewReader(b), int64(len(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	members := map[string][]byte{}
+	for _, f := range z.File {
+		r, err := f.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		members[f.Name], err = io.ReadAll(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return members
+}
+
+// rezip packs members as a careful forger would: exactly like the original.
+func rezip(t testing.TB, members map[string][]byte) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	z := zip.NewWriter(&b)
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		content := members[name]
+		f, err := z.CreateRaw(&zip.FileHeader{
+			Name: name, Method: zip.Store, CreatorVersion: 20, ReaderVersion: 20, ModifiedDate: 0x21, CRC32: crc32.ChecksumIEEE(content),
+			CompressedSize64: uint64(len(content)), UncompressedSize64: uint64(len(content)),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.Write(content); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func TestBundleVerifies(t *testing.T) {
+	t.Parallel()
+	s, r := newServer(t), release("rel_a")
+	early := s.checkpointAfterEvent(r)
+	s.record(r, s.decisions(r.ID))
+	b := s.bundle(r, early)
+	var judged int
+	v := verify(t, b, evidence.VerifyOptions{
+		TrustedKeys: s.keys.Public(), EarlierCheckpoint: early,
+		Now: start.Add(time.Hour), MaxAge: 2 * time.Hour,
+		Reevaluate: func(d evidence.GateDecision, rules []byte) (evidence.Reevaluation, error) {
+			judged++
+			if string(rules) != rulesJSON {
+				t.Errorf("rules = %s", rules)
+			}
+			return evidence.Reevaluation{Verdict: d.Verdict, FailedChecks: d.FailedChecks, Thresholds: d.Thresholds, Values: d.Values}, nil
+		},
+		ReplayCanary: func(c evidence.CanaryVerdict, ticks []byte) (headgate.Verdict, error) {
+			if !strings.HasPrefix(string(ticks), `{"time"`) {
+				t.Errorf("ticks = %s", ticks)
+			}
+			return headgate.Pass, nil
+		},
+	})
+	if !v.OK() || len(v.Notes) != 0 {
+		t.Fatalf("findings %v, notes %v", v.Findings, v.Notes)
+	}
+	if v.ReleaseID != "rel_a" || v.Statements != 9 || v.Blobs != 4 || judged != 1 || v.Checkpoint.Size != 11 {
+		t.Errorf("release %s, %d statements, %d blobs, %d judged again, checkpoint %d", v.ReleaseID, v.Statements, v.Blobs, judged, v.Checkpoint.Size)
+	}
+	if !bytes.Equal(b, s.bundle(r, early)) {
+		t.Error("the same log gave two different bundles")
+	}
+	if !bytes.Equal(b, rezip(t, unzip(t, b))) {
+		t.Error("the archive's bytes do not follow from its members")
+	}
+}
+
+// checkpointAfterEvent appends one event, so that there is something to sign.
+func (s *server) checkpointAfterEvent(r headgate.Release) []byte {
+	s.append(r, evidence.AuditEvent{Event: headgate.Event{Time: start, Kind: "release_requested", ReleaseID: r.ID, Actor: "ada"}})
+	return s.checkpoint()
+}
+
+func TestVerifySaysWhatItCouldNotCheck(t *testing.T) {
+	t.Parallel()
+	s, r := newServer(t), release("rel_a")
+	s.record(r, s.decisions(r.ID))
+	v := verify(t, s.bundle(r, nil), evidence.VerifyOptions{})
+	if !v.OK() {
+		t.Fatal(v.Findings)
+	}
+	for _, want := range []string{"no trusted keys", "no earlier checkpoint", "rules were not applied", "canaries were not judged"} {
+		if !strings.Contains(strings.Join(v.Notes, "\n"), want) {
+			t.Errorf("no note about %q in %v", want, v.Notes)
+		}
+	}
+}
+
+// TestEveryMemberIsProtected changes one byte in each member, once with the
+// archive packed again around it and once in place.
+func TestEveryMemberIsProtected(t *testing.T) {
+	t.Parallel()
+	s, r := newServer(t), release("rel_a")
+	early := s.checkpointAfterEvent(r)
+	s.record(r, s.decisions(r.ID))
+	good := s.bundle(r, early)
+	members := unzip(t, good)
+	for name, content := range members {
+		changed := bytes.Clone(content)
+		changed[len(changed)/2] ^= 0x01
+		forged := maps.Clone(members)
+		forged[name] = changed
+		v := verify(t, rezip(t, forged), evidence.VerifyOptions{TrustedKeys: s.keys.Public()})
+		if !mentions(v, name) {
+			t.Errorf("%s: one byte changed, findings do not name it: %v", name, v.Findings)
+		}
+		at := bytes.Index(good, content)
+		inPlace := bytes.Clone(good)
+		inPlace[at+len(content)/2] ^= 0x01
+		if v := verify(t, inPlace, evidence.VerifyOptions{TrustedKeys: s.keys.Public()}); !mentions(v, name) {
+			t.Errorf("%s: one byte changed in place, findings do not name it: %v", name, v.Findings)
+		}
+		removed := maps.Clone(members)
+		delete(removed, name)
+		v = verify(t, rezip(t, removed), evidence.VerifyOptions{TrustedKeys: s.keys.Public()})
+		if !slices.ContainsFunc(v.Findings, func(f evidence.Finding) bool {
+			return f.Code == evidence.FindingMemberMissing && f.Member == name
+		}) {
+			t.Errorf("%s was removed, findings do not say so: %v", name, v.Findings)
+		}
+	}
+}
+
+func mentions(v evidence.Verification, member string) bool {
+	return slices.ContainsFunc(v.Findings, func(f evidence.Finding) bool { return f.Member == member })
+}
+
+// TestEveryByteIsProtected flips each byte of a whole file, headers included.
+func TestEveryByteIsProtected(t *testing.T) {
+	t.Parallel()
+	s, r := newServer(t), release("rel_a")
+	r.Outcome = headgate.Aborted
+	s.checkpointAfterEvent(r)
+	good := s.bundle(r, nil)
+	for i := range good {
+		bad := bytes.Clone(good)
+		bad[i] ^= 0x40
+		if v := verify(t, bad, evidence.VerifyOptions{TrustedKeys: s.keys.Public()}); v.OK() {
+			t.Errorf("byte %d of %d changed unnoticed", i, len(good))
+		}
+	}
+	for _, n := range []int{0, 1, len(good) / 2, len(good) - 1} {
+		if v := verify(t, good[:n], evidence.VerifyOptions{}); v.OK() {
+			t.Errorf("cut to %d of %d bytes unnoticed", n, len(good))
+		}
+	}
+	if v := verify(t, append(bytes.Clone(good), '\n'), evidence.VerifyOptions{}); v.OK() {
+		t.Error("an appended byte went unnoticed")
+	}
+}
+
+func TestTampering(t *testing.T) {
+	t.Parallel()
+	s, r := newServer(t), release("rel_a")
+	early := s.checkpointAfterEvent(r)
+	s.record(r, s.decisions(r.ID))
+	members := unzip(t, s.bundle(r, early))
+	var first, second string // two decisions
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		if p := payload(t, members[name]); strings.Contains(p, `"gate":"performance"`) && strings.HasPrefix(name, "statements/") {
+			first = name
+		} else if strings.Contains(p, `"gate":"security"`) && strings.HasPrefix(name, "statements/") {
+			second = name
+		}
+	}
+	tests := []struct {
+		name   string
+		change func(m map[string][]byte)
+		want   []string // "code member: part of the message"
+	}{
+		{"threshold swapped", func(m map[string][]byte) {
+			m[first] = editPayload(t, m[first], `"api_p95_s_max":1.5`, `"api_p95_s_max":9.5`)
+		}, []string{
+			"SIGNATURE_INVALID " + first + ": the statement was changed after it was signed",
+			"THRESHOLD_SWAPPED " + first + ": gate performance shows api_p95_s_max = 9.5, but its rule set sha256:",
+			"INCLUSION_UNPROVEN " + first + ": it is not entry 5 of the log",
+		}},
+		{"verdict forged", func(m map[string][]byte) {
+			m[first] = editPayload(t, m[first], `"value":0.83`, `"value":7.83`)
+		}, []string{"VERDICT_FORGED " + first + ": check api_p95_s of gate performance is recorded as passed, but 7.83 <= 1.5 does not hold"}},
+		{"entries exchanged", func(m map[string][]byte) {
+			m[first], m[second] = m[second], m[first]
+		}, []string{
+			"ENTRY_REORDERED " + first + ": it is given as entry 5, but it is entry 6 of the log",
+			"ENTRY_REORDERED " + second + ": it is given as entry 6, but it is entry 5 of the log",
+		}},
+		{"proofs exchanged", func(m map[string][]byte) {
+			a, b := strings.Replace(first, "statements/", "proofs/", 1), strings.Replace(second, "statements/", "proofs/", 1)
+			a, b = strings.Replace(a, ".dsse", "", 1), strings.Replace(b, ".dsse", "", 1)
+			m[a], m[b] = m[b], m[a]
+		}, []string{"INCLUSION_UNPROVEN " + first + ": there is no proof that it is entry 5", "MEMBER_INVALID proofs/0000000005.json"}},
+		{"file added", func(m map[string][]byte) { m["blobs/notes.txt"] = []byte("x") },
+			[]string{"MEMBER_UNEXPECTED blobs/notes.txt: the manifest does not list it"}},
+		{"blob renamed", func(m map[string][]byte) {
+			for name, content := range m {
+				if strings.HasPrefix(name, "blobs/") {
+					delete(m, name)
+					m["blobs/sha256/"+strings.Repeat("0", 64)] = content
+					return
+				}
+			}
+		}, []string{"MEMBER_MISSING blobs/sha256/", "MEMBER_UNEXPECTED blobs/sha256/0000", "MEMBER_CHANGED blobs/sha256/0000"}},
+		{"checkpoint's size edited", func(m map[string][]byte) {
+			m["checkpoint"] = bytes.Replace(m["checkpoint"], []byte("\n11\n"), []byte("\n12\n"), 1)
+		}, []string{"CHECKPOINT_INVALID checkpoint: the signature of key ci.example.com+"}},
+		{"signature removed", func(m map[string][]byte) {
+			m[first] = []byte(strings.Replace(string(m[first]), `"signatures":[{`, `"signatures":[],"x":[{`, 1))
+		}, []string{"SIGNATURE_INVALID " + first + ": it carries no signature"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			m := maps.Clone(members)
+			tt.change(m)
+			wantFindings(t, verify(t, rezip(t, m), evidence.VerifyOptions{TrustedKeys: s.keys.Public()}), tt.want)
+		})
+	}
+}
+
+// wantFindings wants, for each "start: part", a finding that starts with the
+// one and holds the other, in one printable line.
+func wantFindings(t *testing.T, v evidence.Verification, want []string) {
+	t.Helper()
+	for _, w := range want {
+		start, part, _ := strings.Cut(w, ": ")
+		if !slices.ContainsFunc(v.Findings, func(f evidence.Finding) bool {
+			line := f.String()
+			return strings.HasPrefix(line, start) && strings.Contains(line, part) && !strings.ContainsAny(line, "\n\r\x1b")
+		}) {
+			t.Errorf("no finding %q among:", w)
+			for _, f := range v.Findings {
+				t.Log(f)
+			}
+		}
+	}
+}
+
+func payload(t *testing.T, envelope []byte) string {
+	t.Helper()
+	var e struct{ Payload string }
+	if json.Unmarshal(envelope, &e) != nil {
+		return ""
+	}
+	raw, err := base64.StdEncoding.DecodeString(e.Payload)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(raw)
+}
+
+func editPayload(t *testing.T, envelope []byte, from, to string) []byte {
+	t.Helper()
+	p := payload(t, envelope)
+	if !strings.Contains(p, from) {
+		t.Fatalf("no %s in %s", from, p)
+	}
+	enc := base64.StdEncoding.EncodeToString
+	return bytes.Replace(envelope, []byte(enc([]byte(p))), []byte(enc([]byte(strings.Replace(p, from, to, 1)))), 1)
+}
+
+// TestLyingServer covers what a server that holds the key can sign: the
+// verdicts are computed again and give it away.
+func TestLyingServer(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name string
+		lie  func(d []evidence.GateDecision)
+		want string
+	}{
+		{"verdict", func(d []evidence.GateDecision) {
+			d[1].Checks[0].Verdict, d[1].FailedChecks = headgate.Fail, []string{"API_P95_EXCEEDED"}
+			d[1].Checks[0].Value, d[1].Values["api_p95_s"] = 2.0, 2.0
+		}, `VERDICT_FORGED: gate performance is recorded as "pass", but its checks give "fail"`},
+		{"check", func(d []evidence.GateDecision) {
+			d[1].Checks[0].Value, d[1].Values["api_p95_s"] = 2.0, 2.0
+		}, "VERDICT_FORGED: 2 <= 1.5 does not hold"},
+		{"value", func(d []evidence.GateDecision) { d[1].Values["api_p95_s"] = 0.2 },
+			"VERDICT_FORGED: has the value 0.83, but the decision shows 0.2"},
+		{"samples", func(d []evidence.GateDecision) { d[1].Checks[0].Samples = ptr(int64(3)) },
+			"VERDICT_FORGED: fewer than the 200 samples"},
+		{"samples demanded", func(d []evidence.GateDecision) { d[1].Checks[0].MinSamples = 1 },
+			"THRESHOLD_SWAPPED: demands 1 samples, but its rule set"},
+		{"threshold", func(d []evidence.GateDecision) {
+			d[0].Checks[0].Threshold, d[0].Thresholds["faithfulness_min"] = 0.5, 0.5
+			d[0].Checks[0].Value, d[0].Values["faithfulness"] = 0.6, 0.6
+		}, "THRESHOLD_SWAPPED: gate quality shows faithfulness_min = 0.5, but its rule set"},
+		{"threshold of a check", func(d []evidence.GateDecision) { d[0].Checks[0].Threshold = 0.5 },
+			"THRESHOLD_SWAPPED: was made against 0.5, but the decision shows the threshold 0.9"},
+		{"no value", func(d []evidence.GateDecision) { d[0].Checks[0].Value, d[0].Values = nil, map[string]any{} },
+			"VERDICT_FORGED: passed without a value"},
+		{"failed checks", func(d []evidence.GateDecision) { d[0].FailedChecks = []string{"X"} },
+			"VERDICT_FORGED: lists 1 failed checks, but 0"},
+		{"boolean", func(d []evidence.GateDecision) {
+			d[3].Checks[1].Value, d[3].Values["routing_degrade_passed"] = false, false
+		}, "VERDICT_FORGED: false == true does not hold"},
+		{"declared", func(d []evidence.GateDecision) { d[2].Declared = true },
+			"OUTCOME_UNSUPPORTED: gate security was only declared"},
+		{"control characters", func(d []evidence.GateDecision) { d[2].Verdict = "pass\n\x1b[2Jall holds" },
+			"VERDICT_FORGED: gate security is recorded as"},
+		{"object where a number belongs", func(d []evidence.GateDecision) {
+			d[2].Checks[0].Value, d[2].Values["secret_scan_findings"] = map[string]any{"a": 1}, map[string]any{"a": 1}
+		}, "VERDICT_FORGED: passed without a value"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s, r := newServer(t), release("rel_a")
+			d := s.decisions(r.ID)
+			tt.lie(d)
+			s.record(r, d)
+			wantFindings(t, verify(t, s.bundle(r, nil), evidence.VerifyOptions{TrustedKeys: s.keys.Public()}), []string{tt.want})
+		})
+	}
+}
+
+func TestPromotionNeedsEveryGate(t *testing.T) {
+	t.Parallel()
+	s, r := newServer(t), release("rel_a")
+	d := s.decisions(r.ID)
+	s.record(r, d[:3])
+	wantFindings(t, verify(t, s.bundle(r, nil), evidence.VerifyOptions{}),
+		[]string{"OUTCOME_UNSUPPORTED manifest.dsse.json: without a decision of gate cost"})
+}
+
+func TestReevaluationDisagrees(t *testing.T) {
+	t.Parallel()
+	s, r := newServer(t), release("rel_a")
+	s.record(r, s.decisions(r.ID))
+	b := s.bundle(r, nil)
+	same := func(d evidence.GateDecision) evidence.Reevaluation {
+		return evidence.Reevaluation{Verdict: d.Verdict, FailedChecks: d.FailedChecks, Thresholds: d.Thresholds, Values: d.Values}
+	}
+	tests := []struct {
+		name string
+		fn   func(d evidence.GateDecision, rules []byte) (evidence.Reevaluation, error)
+		want string
+	}{
+		{"verdict", func(d evidence.GateDecision, _ []byte) (evidence.Reevaluation, error) {
+			return evidence.Reevaluation{Verdict: headgate.Fail, FailedChecks: []string{"API_P95_EXCEEDED"}}, nil
+		}, `VERDICT_FORGED: its rules give "fail" with [API_P95_EXCEEDED]`},
+		{"threshold", func(d evidence.GateDecision, _ []byte) (evidence.Reevaluation, error) {
+			e := same(d)
+			e.Thresholds = map[string]any{"api_p95_s_max": 1.4, "cache_hit_rate_min": 0.7}
+			return e, nil
+		}, "THRESHOLD_SWAPPED: not those of its rule set"},
+		{"values", func(d evidence.GateDecision, _ []byte) (evidence.Reevaluation, error) {
+			e := same(d)
+			e.Values = map[string]any{"api_p95_s": 0.9, "cache_hit_rate": 0.91}
+			return e, nil
+		}, "VERDICT_FORGED: values that do not follow"},
+		{"error", func(evidence.GateDecision, []byte) (evidence.Reevaluation, error) {
+			return evidence.Reevaluation{}, errors.New("unknown\nrule")
+		}, "VERDICT_FORGED: cannot be judged again"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			wantFindings(t, verify(t, b, evidence.VerifyOptions{Reevaluate: tt.fn}), []string{tt.want})
+		})
+	}
+	v := verify(t, b, evidence.VerifyOptions{ReplayCanary: func(evidence.CanaryVerdict, []byte) (headgate.Verdict, error) { return headgate.Fail, nil }})
+	wantFindings(t, v, []string{`VERDICT_FORGED: the canary is recorded as "pass", but its ticks give "fail"`})
+}
+
+func TestForkedLog(t *testing.T) {
+	t.Parallel()
+	keys, err := evidence.OpenKeyring(t.TempDir(), "ci.example.com")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := release("rel_a")
+	honest, liar := serverWith(t, keys), serverWith(t, keys)
+	kept := honest.checkpointAfterEvent(r)
+	liar.append(r, evidence.AuditEvent{Event: headgate.Event{Time: start, Kind: "nothing_happened", ReleaseID: r.ID, Actor: "eve"}})
+	liarEarly := liar.checkpoint()
+	liar.record(r, liar.decisions(r.ID))
+	honest.record(r, honest.decisions(r.ID))
+	trusted := evidence.VerifyOptions{TrustedKeys: keys.Public(), EarlierCheckpoint: kept}
+
+	wantFindings(t, verify(t, liar.bundle(r, liarEarly), trusted),
+		[]string{"CHECKPOINT_FORKED checkpoint: does not begin with the 1 entries of the checkpoint that you kept"})
+	wantFindings(t, verify(t, liar.bundle(r, nil), trusted),
+		[]string{"CHECKPOINT_UNPROVEN consistency.json: ask for the bundle to be exported again"})
+	now := evidence.VerifyOptions{TrustedKeys: keys.Public(), EarlierCheckpoint: honest.checkpoint()}
+	wantFindings(t, verify(t, liar.bundle(r, nil), now),
+		[]string{"CHECKPOINT_FORKED checkpoint: has the 11 entries of the checkpoint that you kept but another root"})
+	if v := verify(t, honest.bundle(r, nil), now); !v.OK() {
+		t.Errorf("honest: %v", v.Findings)
+	}
+	old := honest.bundle(r, nil)
+	honest.checkpointAfterEvent(r)
+	later := evidence.VerifyOptions{TrustedKeys: keys.Public(), EarlierCheckpoint: honest.checkpoint()}
+	wantFindings(t, verify(t, old, later), []string{"CHECKPOINT_FORKED checkpoint: fewer than the 12 of the checkpoint that you kept"})
+
+	// Grafting the liar's checkpoint into the honest bundle.
+	m := unzip(t, honest.bundle(r, nil))
+	m["checkpoint"] = liar.checkpoint()
+	v := verify(t, rezip(t, m), evidence.VerifyOptions{TrustedKeys: keys.Public()})
+	wantFindings(t, v, []string{"MEMBER_CHANGED checkpoint", "INCLUSION_UNPROVEN statements/"})
+}
+
+func TestStrangersKey(t *testing.T) {
+	t.Parallel()
+	s, r := newServer(t), release("rel_a")
+	s.record(r, s.decisions(r.ID))
+	v := verify(t, s.bundle(r, nil), evidence.VerifyOptions{TrustedKeys: newServer(t).keys.Public()})
+	if got := codes(v); !slices.Contains(got, evidence.FindingKeyUntrusted) {
+		t.Errorf("codes %v", got)
+	}
+}
+
+func TestAge(t *testing.T) {
+	t.Parallel()
+	s, r := newServer(t), release("rel_a")
+	s.record(r, s.decisions(r.ID)) // decided at start+10m
+	b := s.bundle(r, nil)
+	limit := evidence.VerifyOptions{Now: start.Add(70 * time.Minute), MaxAge: time.Hour}
+	if v := verify(t, b, limit); !v.OK() {
+		t.Errorf("exactly at the limit: %v", v.Findings)
+	}
+	limit.Now = limit.Now.Add(time.Second)
+	wantFindings(t, verify(t, b, limit), []string{"EVIDENCE_STALE statements/: gate quality was decided 1h0m1s ago, the limit is 1h0m0s"})
+	limit.Now = start
+	wantFindings(t, verify(t, b, limit), []string{"EVIDENCE_FROM_FUTURE statements/: which has not come yet"})
+	if _, err := evidence.Verify(bytes.NewReader(b), int64(len(b)), evidence.VerifyOptions{MaxAge: time.Hour}); err == nil {
+		t.Error("an age limit without a time was accepted")
+	}
+}
+
+func TestHostileArchives(t *testing.T) {
+	t.Parallel()
+	file := func(h zip.FileHeader, content string) []byte {
+		var b bytes.Buffer
+		z := zip.NewWriter(&b)
+		f, err := z.CreateHeader(&h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(f, content); err != nil {
+			t.Fatal(err)
+		}
+		if err := z.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return b.Bytes()
+	}
+	twice := func() []byte {
+		var b bytes.Buffer
+		z := zip.NewWriter(&b)
+		for range 2 {
+			if _, err := z.CreateHeader(&zip.FileHeader{Name: "checkpoint"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_ = z.Close()
+		return b.Bytes()
+	}
+	tests := map[string]struct {
+		file []byte
+		want string
+	}{
+		"bomb":        {file(zip.FileHeader{Name: "blobs/x", Method: zip.Deflate}, strings.Repeat("0", 1<<20)), "BUNDLE_UNREADABLE blobs/x: it is compressed"},
+		"traversal":   {file(zip.FileHeader{Name: "../../etc/passwd"}, "x"), "BUNDLE_UNREADABLE ../../etc/passwd: leads outside"},
+		"absolute":    {file(zip.FileHeader{Name: "/etc/passwd"}, "x"), "BUNDLE_UNREADABLE /etc/passwd: leads outside"},
+		"backslashes": {file(zip.FileHeader{Name: `..\x`}, "x"), `BUNDLE_UNREADABLE ..\x: leads outside`},
+		"folder":      {file(zip.FileHeader{Name: "keys/"}, ""), "BUNDLE_UNREADABLE keys/: leads outside"},
+		"twice":       {twice(), "BUNDLE_UNREADABLE checkpoint: occurs twice"},
+		"not a zip":   {[]byte("hello"), "BUNDLE_UNREADABLE: not a complete ZIP file"},
+		"empty zip":   {rezip(t, nil), "MEMBER_MISSING manifest.dsse.json: there is no manifest"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			wantFindings(t, verify(t, tt.file, evidence.VerifyOptions{}), []string{tt.want})
+		})
+	}
+}
+
+func TestBundleIsCompleteOrNotWritten(t *testing.T) {
+	t.Parallel()
+	s, r := newServer(t), release("rel_a")
+	var b bytes.Buffer
+	err := evidence.WriteBundle(context.Background(), &b, r, evidence.BundleOptions{Log: s.log, Blobs: s.blobs})
+	if headgate.AsError(err).Code != headgate.CodeNotFound || b.Len() != 0 {
+		t.Errorf("no evidence: %v, %d bytes", err, b.Len())
+	}
+	s.append(r, evidence.StageResult{StageRun: headgate.StageRun{ReleaseID: r.ID}, Inputs: []evidence.Input{{Digest: "sha256:" + strings.Repeat("a", 64)}}})
+	err = evidence.WriteBundle(context.Background(), &b, r, evidence.BundleOptions{Log: s.log, Blobs: s.blobs})
+	if headgate.AsError(err).Code != headgate.CodeNotFound || b.Len() != 0 {
+		t.Errorf("missing blob: %v, %d bytes", err, b.Len())
+	}
+}
+
+func FuzzVerify(f *testing.F) {
+	s, r := newServer(f), release("rel_a")
+	s.checkpointAfterEvent(r)
+	s.record(r, s.decisions(r.ID))
+	f.Add(s.bundle(r, nil))
+	f.Add([]byte("PK\x05\x06" + strings.Repeat("\x00", 18)))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		_, err := evidence.Verify(bytes.NewReader(b), int64(len(b)), evidence.VerifyOptions{})
+		if err != nil {
+			t.Errorf("a bad bundle is a finding, not an error: %v", err)
+		}
+	})
+}
+
+func BenchmarkVerify1000Statements(b *testing.B) {
+	s, r := newServer(b), release("rel_a")
+	for range 247 {
+		for _, d := range s.decisions(r.ID) {
+			s.append(r, d)
+		}
+	}
+	s.record(r, s.decisions(r.ID))
+	bundle := s.bundle(r, nil)
+	o := evidence.VerifyOptions{TrustedKeys: s.keys.Public()}
+	b.ReportMetric(float64(len(bundle)), "bundle-bytes")
+	for b.Loop() {
+		v, err := evidence.Verify(bytes.NewReader(bundle), int64(len(bundle)), o)
+		if err != nil || len(v.Findings) > 0 || v.Statements < 990 {
+			b.Fatal(v.Statements, v.Findings, err)
+		}
+	}
+}

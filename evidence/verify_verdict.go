@@ -1,0 +1,299 @@
+package evidence
+
+import (
+	"encoding/json"
+	"maps"
+	"math"
+	"reflect"
+	"slices"
+
+	"github.com/headgate/headgate"
+)
+
+// checkDecisions verifies that each recorded verdict follows from what was
+// recorded with it.
+func (v *verification) checkDecisions() {
+	var judged, replayed int
+	for _, s := range v.statements {
+		for _, d := range s.references() {
+			if v.members[blobMember(d)] == nil {
+				v.find(FindingMemberMissing, blobMember(d), "statement %d rests on this file, but it is not in the bundle", s.index)
+			}
+		}
+		switch s.PredicateType {
+		case TypeGateDecision:
+			d := decided{index: s.index, digest: s.digest}
+			if json.Unmarshal(s.Predicate, &d.GateDecision) != nil {
+				v.find(FindingMemberInvalid, s.name, "its predicate is not a gate decision")
+				continue
+			}
+			judged++
+			v.decisions = append(v.decisions, d)
+			v.checkDecision(s, d.GateDecision)
+		case TypeCanaryVerdict:
+			var c CanaryVerdict
+			if json.Unmarshal(s.Predicate, &c) != nil {
+				v.find(FindingMemberInvalid, s.name, "its predicate is not a canary verdict")
+				continue
+			}
+			replayed++
+			v.checkCanary(s, c)
+		}
+	}
+	if judged > 0 && v.options.Reevaluate == nil {
+		v.note("the rules were not applied again: each verdict was checked against its own checks and the thresholds of its rule set only")
+	}
+	if replayed > 0 && v.options.ReplayCanary == nil {
+		v.note("canaries were not judged again from their ticks")
+	}
+	v.checkAge()
+}
+
+func (v *verification) checkDecision(s stated, d GateDecision) {
+	if got := worst(d.Checks); d.Verdict != got {
+		v.find(FindingVerdict, s.name, "gate %s is recorded as %q, but its checks give %q", d.Gate, d.Verdict, got)
+	}
+	failed := 0
+	for _, c := range d.Checks {
+		if c.Verdict != headgate.Pass {
+			failed++
+		}
+		v.checkCheck(s, d, c)
+	}
+	if failed != len(d.FailedChecks) {
+		v.find(FindingVerdict, s.name, "gate %s lists %d failed checks, but %d of its checks did not pass", d.Gate, len(d.FailedChecks), failed)
+	}
+	rules := v.members[blobMember(d.Rules.Digest)]
+	if rules == nil {
+		return
+	}
+	v.checkThresholds(s, d, rules)
+	if v.options.Reevaluate == nil || len(d.Request) == 0 {
+		return
+	}
+	again, err := v.options.Reevaluate(d, rules)
+	switch {
+	case err != nil:
+		v.find(FindingVerdict, s.name, "gate %s cannot be judged again from what was recorded: %s", d.Gate, err)
+	case again.Verdict != d.Verdict || !slices.Equal(again.FailedChecks, d.FailedChecks):
+		v.find(FindingVerdict, s.name, "gate %s is recorded as %q with failed checks %v; its rules give %q with %v for the recorded input", d.Gate, d.Verdict, d.FailedChecks, again.Verdict, again.FailedChecks)
+	case !sameValues(again.Thresholds, d.Thresholds):
+		v.find(FindingThreshold, s.name, "gate %s shows thresholds that are not those of its rule set %s", d.Gate, d.Rules.Digest)
+	case !sameValues(again.Values, d.Values):
+		v.find(FindingVerdict, s.name, "gate %s shows values that do not follow from the recorded input", d.Gate)
+	}
+}
+
+// worst orders verdicts as the gates do: a failure says most, then telemetry
+// that cannot be trusted, then too little of it. No check at all is too little.
+func worst(checks []Check) headgate.Verdict {
+	order := []headgate.Verdict{headgate.Fail, headgate.Broken, headgate.Insufficient, headgate.Pass}
+	for _, verdict := range order {
+		if slices.ContainsFunc(checks, func(c Check) bool { return c.Verdict == verdict }) {
+			return verdict
+		}
+	}
+	return headgate.Insufficient
+}
+
+// checkCheck verifies one comparison with the decision's own numbers.
+func (v *verification) checkCheck(s stated, d GateDecision, c Check) {
+	holds, decidable := c.holds()
+	switch {
+	case c.Verdict == headgate.Pass && decidable && !holds:
+		v.find(FindingVerdict, s.name, "check %s of gate %s is recorded as passed, but %v %s %v does not hold", c.Name, d.Gate, c.Value, c.Op, c.Threshold)
+	case c.Verdict == headgate.Pass && c.MinSamples > 0 && (c.Samples == nil || *c.Samples < c.MinSamples):
+		v.find(FindingVerdict, s.name, "check %s of gate %s is recorded as passed with fewer than the %d samples that it needs", c.Name, d.Gate, c.MinSamples)
+	case c.Verdict == headgate.Pass && !decidable && c.Op != "cel":
+		v.find(FindingVerdict, s.name, "check %s of gate %s is recorded as passed without a value", c.Name, d.Gate)
+	case c.Verdict == headgate.Fail && decidable && holds:
+		v.find(FindingVerdict, s.name, "check %s of gate %s is recorded as failed, but %v %s %v holds", c.Name, d.Gate, c.Value, c.Op, c.Threshold)
+	}
+	if c.Op == "cel" {
+		return
+	}
+	if shown, ok := d.Values[c.Name]; ok && !sameValue(shown, c.Value) {
+		v.find(FindingVerdict, s.name, "check %s of gate %s has the value %v, but the decision shows %v", c.Name, d.Gate, c.Value, shown)
+	}
+	if shown, ok := threshold(d.Thresholds, c.Name); !ok || !sameValue(shown, c.Threshold) {
+		v.find(FindingThreshold, s.name, "check %s of gate %s was made against %v, but the decision shows the threshold %v", c.Name, d.Gate, c.Threshold, shown)
+	}
+}
+
+// tolerance is the relative error of a double that stands for a decimal
+// fraction: a ratio of exactly 1.2 may read 1.2000000000000002.
+const tolerance = 1e-12
+
+// holds reports whether the comparison holds and whether it can be made here.
+func (c Check) holds() (holds, decidable bool) {
+	if a, ok := c.Value.(bool); ok {
+		b, ok := c.Threshold.(bool)
+		return a == b, ok && c.Op == "=="
+	}
+	a, okA := c.Value.(float64)
+	b, okB := c.Threshold.(float64)
+	if !okA || !okB {
+		return false, false
+	}
+	slack := tolerance * max(math.Abs(a), math.Abs(b))
+	switch c.Op {
+	case ">=":
+		return a >= b-slack, true
+	case "<=":
+		return a <= b+slack, true
+	case "==":
+		return math.Abs(a-b) <= slack, true
+	}
+	return false, false
+}
+
+// threshold finds a check's threshold by the contract's suffixes.
+func threshold(all map[string]any, name string) (any, bool) {
+	for _, suffix := range []string{"_min", "_max", "_required"} {
+		if t, ok := all[name+suffix]; ok {
+			return t, true
+		}
+	}
+	return nil, false
+}
+
+// checkThresholds compares the thresholds with the recorded rule set.
+func (v *verification) checkThresholds(s stated, d GateDecision, raw []byte) {
+	var rules struct {
+		Thresholds map[headgate.Gate]map[string]any   `json:"thresholds"`
+		MinSamples map[headgate.Gate]map[string]int64 `json:"min_samples"`
+	}
+	if json.Unmarshal(raw, &rules) != nil {
+		v.find(FindingMemberInvalid, blobMember(d.Rules.Digest), "it is not a rule set, but statement %d was judged under it", s.index)
+		return
+	}
+	for _, name := range slices.Sorted(maps.Keys(rules.Thresholds[d.Gate])) {
+		want := rules.Thresholds[d.Gate][name]
+		if shown, ok := d.Thresholds[name]; !ok || !sameValue(shown, want) {
+			v.find(FindingThreshold, s.name, "gate %s shows %s = %v, but its rule set %s says %v", d.Gate, name, shown, d.Rules.Digest, want)
+		}
+	}
+	for _, c := range d.Checks {
+		if want := rules.MinSamples[d.Gate][c.Name]; want != c.MinSamples {
+			v.find(FindingThreshold, s.name, "check %s of gate %s demands %d samples, but its rule set %s says %d", c.Name, d.Gate, c.MinSamples, d.Rules.Digest, want)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(d.Thresholds)) {
+		if _, ok := rules.Thresholds[d.Gate][name]; !ok {
+			v.find(FindingThreshold, s.name, "gate %s shows the threshold %s, which its rule set %s does not have", d.Gate, name, d.Rules.Digest)
+		}
+	}
+}
+
+func (v *verification) checkCanary(s stated, c CanaryVerdict) {
+	i := slices.IndexFunc(c.Inputs, func(in Input) bool { return in.Format == TickLog })
+	if v.options.ReplayCanary == nil || i < 0 {
+		return
+	}
+	ticks := v.members[blobMember(c.Inputs[i].Digest)]
+	if ticks == nil {
+		return
+	}
+	again, err := v.options.ReplayCanary(c, ticks)
+	switch {
+	case err != nil:
+		v.find(FindingVerdict, s.name, "the canary cannot be judged again from its ticks: %s", err)
+	case again != c.Verdict:
+		v.find(FindingVerdict, s.name, "the canary is recorded as %q, but its ticks give %q", c.Verdict, again)
+	}
+}
+
+// checkAge measures the last decision of each gate.
+func (v *verification) checkAge() {
+	if v.options.Now.IsZero() {
+		return
+	}
+	last := latest(v.decisions)
+	for _, g := range headgate.GateD() {
+		d, ok := last[g]
+		if !ok {
+			continue
+		}
+		age := v.options.Now.Sub(d.Time)
+		switch {
+		case age < -clockSkew:
+			v.find(FindingFuture, statementMember(d.index), "gate %s was decided at %s, which has not come yet", g, d.Time.UTC().Format("2006-01-02 15:04:05Z"))
+		case v.options.MaxAge > 0 && age > v.options.MaxAge:
+			v.find(FindingStale, statementMember(d.index), "gate %s was decided %s ago, the limit is %s", g, age.Round(1e9), v.options.MaxAge)
+		}
+	}
+}
+
+// checkExports verifies that the copies for other tools say what the log says.
+func (v *verification) checkExports() {
+	want := map[string]string{}
+	for _, d := range v.decisions {
+		want[d.exportMember()] = passed(d.Verdict)
+	}
+	if len(v.decisions) > 0 {
+		want[summaryMember] = summarise(v.manifest.Release, "", v.decisions).VerificationResult
+	}
+	for _, name := range v.names(exportsFolder) {
+		s, ok := v.open(name)
+		if !ok {
+			continue
+		}
+		var says struct {
+			Result             string `json:"result"`
+			VerificationResult string `json:"verificationResult"`
+		}
+		if err := json.Unmarshal(s.Predicate, &says); err != nil || says.Result+says.VerificationResult != want[name] {
+			v.find(FindingExport, name, "it says %q, the log's decisions say %q", says.Result+says.VerificationResult, want[name])
+		}
+	}
+}
+
+// checkOutcome refuses a promotion that the gates do not bear out.
+func (v *verification) checkOutcome() {
+	if v.manifest.Release.Outcome != headgate.Promoted {
+		return
+	}
+	last := latest(v.decisions)
+	for _, g := range headgate.GateD() {
+		switch d, ok := last[g]; {
+		case !ok:
+			v.find(FindingOutcome, manifestMember, "the release was promoted without a decision of gate %s", g)
+		case d.Declared:
+			v.find(FindingOutcome, manifestMember, "the release was promoted although gate %s was only declared to pass", g)
+		case d.Verdict != headgate.Pass:
+			v.find(FindingOutcome, manifestMember, "the release was promoted although the last decision of gate %s was %q", g, d.Verdict)
+		}
+	}
+}
+
+func sameValues(a, b map[string]any) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for k, x := range a {
+		if y, ok := b[k]; !ok || !sameValue(x, y) {
+			return false
+		}
+	}
+	return true
+}
+
+// sameValue compares a number or boolean with one that went through JSON.
+func sameValue(a, b any) bool {
+	x, okX := number(a)
+	y, okY := number(b)
+	if okX && okY {
+		return x == y
+	}
+	return reflect.DeepEqual(a, b) // foreign JSON may hold what == cannot compare
+}
+
+func number(v any) (float64, bool) {
+	switch r := reflect.ValueOf(v); {
+	case r.CanFloat():
+		return r.Float(), true
+	case r.CanInt():
+		return float64(r.Int()), true
+	}
+	return 0, false
+}
