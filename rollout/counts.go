@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/canary"
 )
 
 // OtherTenants is the tenant under which a router counts requests without a
@@ -31,8 +32,9 @@ type Cell struct {
 	// no error.
 	Requests uint64 `json:"requests"`
 	Errors   uint64 `json:"errors"`
-	// Latency counts requests by the buckets of [LatencyBounds], the last one
-	// beyond every bound. Requests that timed out are in the last.
+	// Latency counts requests by the [canary.NumBuckets] buckets of
+	// [canary.LatencyBuckets]. A request that the backend never answered is in
+	// [canary.TimeoutBucket]. The buckets add up to Requests.
 	Latency []uint64 `json:"latency"`
 }
 
@@ -71,7 +73,7 @@ func (c Counts) Sub(prev Counts) Counts {
 
 // Arm returns the sum of the arm's cells over tenants and routers.
 func (c Counts) Arm(arm headgate.Arm) Cell {
-	sum := Cell{Arm: arm, Latency: make([]uint64, len(LatencyBounds())+1)}
+	sum := Cell{Arm: arm, Latency: make([]uint64, canary.NumBuckets)}
 	for _, cell := range c.Cells {
 		if cell.Arm == arm {
 			sum.add(cell)

@@ -1,0 +1,379 @@
+package proxy
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"github.com/headgate/headgate"
+)
+
+// bufferedBody is the longest request body that is read before it is sent on,
+// so that it can be sent again when a kept connection turns out closed.
+const bufferedBody = 64 << 10
+
+// serveHTTP1 is the fast path: every HTTP/1.x request but upgrades.
+func (p *Proxy) serveHTTP1(ctx *fasthttp.RequestCtx) {
+	defer func() {
+		if r := recover(); r != nil {
+			p.cfg.Logger.Error("proxy panicked on a request", "panic", r)
+			refuse(ctx, refusal{fasthttp.StatusInternalServerError, headgate.CodeInternal, headgate.ClassPermanent, "the proxy failed on this request; its log has the cause"})
+		}
+	}()
+	h := &ctx.Request.Header
+	if r, ok := p.unacceptable(h); ok {
+		refuse(ctx, r)
+		return
+	}
+	conn := ctx.Conn().(*clientConn)
+	c := caller{
+		tenant:       string(h.Peek(p.cfg.TenantHeader)),
+		session:      string(h.Peek(p.cfg.SessionHeader)),
+		tester:       string(h.Peek(TesterHeader)),
+		testerSecret: string(h.Peek(TesterSecretHeader)),
+	}
+	if c.session == "" {
+		c.session = string(h.Peek(fasthttp.HeaderAuthorization))
+	}
+	if c.session == "" {
+		c.session = conn.ip
+	}
+	d := p.decide(c)
+	if isUpgrade(h) {
+		p.upgrade(ctx, d)
+		return
+	}
+	p.prepare(h, conn)
+	body, err := p.takeBody(ctx)
+	if err != nil {
+		d.tally.abandoned()
+		refuse(ctx, bodyRefusal(err))
+		return
+	}
+	resp := fasthttp.AcquireResponse()
+	resp.StreamBody = true
+	resp.Header.SetNoDefaultContentType(true)
+	if err := p.exchange(&ctx.Request, resp, &d, body); err != nil {
+		fasthttp.ReleaseResponse(resp)
+		p.answerFailure(ctx, &d, body, err)
+		return
+	}
+	p.answer(ctx, resp, &d)
+}
+
+// unacceptable refuses what two HTTP parsers could read in two ways. Repeated
+// or malformed lengths and codings are already refused by fasthttp.
+func (p *Proxy) unacceptable(h *fasthttp.RequestHeader) (refusal, bool) {
+	if h.IsConnect() {
+		return refusal{fasthttp.StatusMethodNotAllowed, headgate.CodeMethodNotAllowed, headgate.ClassValidation, "CONNECT is not served here"}, true
+	}
+	if h.ContentLength() > 0 && int64(h.ContentLength()) > p.cfg.MaxBodyBytes {
+		return bodyRefusal(errBodyTooLarge), true
+	}
+	length, coding := false, false
+	for line := range bytes.Lines(h.RawHeaders()) {
+		switch {
+		case hasFold(line, "content-length:"):
+			length = true
+		case hasFold(line, "transfer-encoding:"):
+			coding = true
+			if h.ContentLength() != -1 {
+				return ambiguous, true
+			}
+		}
+	}
+	return ambiguous, length && coding
+}
+
+var ambiguous = refusal{
+	fasthttp.StatusBadRequest, headgate.CodeValidation, headgate.ClassSecuritySensitive,
+	"the length of the request body is ambiguous; send either Content-Length or Transfer-Encoding: chunked",
+}
+
+func hasFold(line []byte, prefix string) bool {
+	return len(line) >= len(prefix) && line[0]|0x20 == prefix[0] && strings.EqualFold(string(line[:len(prefix)]), prefix)
+}
+
+// hopByHop headers concern one connection and are never passed on.
+var hopByHop = []string{
+	"Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate",
+	"Proxy-Authorization", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
+}
+
+// dropped are request headers that the proxy consumes or sets itself.
+var dropped = []string{TesterHeader, TesterSecretHeader, RouteHeader, "Expect"}
+
+// prepare turns the client's header into the one for the backend, all but the
+// route.
+func (p *Proxy) prepare(h *fasthttp.RequestHeader, conn *clientConn) {
+	for _, value := range h.PeekAll(fasthttp.HeaderConnection) {
+		for name := range strings.SplitSeq(string(value), ",") {
+			h.Del(strings.TrimSpace(name))
+		}
+	}
+	present := make([]string, 0, 8)
+	for key := range h.All() {
+		if i := slices.IndexFunc(hopByHop, func(s string) bool { return string(key) == s }); i >= 0 {
+			present = append(present, hopByHop[i])
+		} else if i := slices.IndexFunc(dropped, func(s string) bool { return string(key) == s }); i >= 0 {
+			present = append(present, dropped[i])
+		}
+	}
+	chunked := h.ContentLength() == -1
+	for _, name := range present {
+		if name != fasthttp.HeaderTransferEncoding || !chunked {
+			h.Del(name)
+		}
+	}
+	h.ResetConnectionClose()
+	forwardedFor, proto, host := conn.ip, conn.proto(), h.Host()
+	if p.cfg.TrustForwarded {
+		if prior := h.Peek(fasthttp.HeaderXForwardedFor); len(prior) > 0 {
+			forwardedFor = string(prior) + ", " + conn.ip
+		}
+		if prior := h.Peek(fasthttp.HeaderXForwardedProto); len(prior) > 0 {
+			proto = string(prior)
+		}
+		if prior := h.Peek(fasthttp.HeaderXForwardedHost); len(prior) > 0 {
+			host = prior
+		}
+	}
+	h.Set(fasthttp.HeaderXForwardedFor, forwardedFor)
+	h.Set(fasthttp.HeaderXForwardedProto, proto)
+	h.SetBytesV(fasthttp.HeaderXForwardedHost, host)
+}
+
+// exchange sends the request and reads the answer's header. It tries again
+// only where the request cannot have taken effect twice.
+func (p *Proxy) exchange(req *fasthttp.Request, resp *fasthttp.Response, d *decision, body *requestBody) error {
+	safe := isSafe(string(req.Header.Method())) && body == nil
+	for attempt := 0; ; attempt++ {
+		req.Header.Set(RouteHeader, string(d.arm))
+		req.URI().SetScheme(d.backend.scheme)
+		err := d.backend.fast.Do(req, resp)
+		if err == nil {
+			d.backend.reached(true)
+			return nil
+		}
+		if body != nil && (body.err != nil || body.started) {
+			return err
+		}
+		var refused *dialError
+		switch {
+		case errors.Is(err, errStale) && attempt < 2:
+			d.backend.fast.CloseIdleConnections()
+			continue
+		case errors.As(err, &refused):
+			d.backend.reached(false)
+			d.tally.failed()
+			if safe && d.backend != d.stable {
+				d.arm, d.backend = headgate.Stable, d.stable
+				continue
+			}
+		case isTimeout(err):
+		default:
+			d.backend.reached(false)
+			if safe && attempt == 0 {
+				continue
+			}
+		}
+		return err
+	}
+}
+
+func isSafe(method string) bool {
+	return method == "GET" || method == "HEAD" || method == "OPTIONS" || method == "TRACE"
+}
+
+func isTimeout(err error) bool {
+	var t interface{ Timeout() bool }
+	return errors.As(err, &t) && t.Timeout()
+}
+
+// answer passes the backend's answer on. The request is counted when its body
+// has ended, or at once when the body is an endless stream.
+func (p *Proxy) answer(ctx *fasthttp.RequestCtx, resp *fasthttp.Response, d *decision) {
+	out := &ctx.Response
+	resp.Header.CopyTo(&out.Header)
+	chunked := resp.Header.ContentLength() == -1
+	for _, name := range hopByHop {
+		if name != fasthttp.HeaderTransferEncoding || !chunked {
+			out.Header.Del(name)
+		}
+	}
+	out.Header.ResetConnectionClose()
+	out.Header.Set(RouteHeader, string(d.arm))
+	if resp.BodyStream() == nil {
+		d.tally.answered(resp.StatusCode())
+		fasthttp.ReleaseResponse(resp)
+		return
+	}
+	if bytes.HasPrefix(resp.Header.ContentType(), []byte("text/event-stream")) {
+		d.tally.answered(resp.StatusCode())
+	}
+	size := resp.Header.ContentLength()
+	out.ImmediateHeaderFlush = size < 0
+	out.SetBodyStream(&responseBody{
+		stream: resp.BodyStream(), resp: resp, tally: d.tally, status: resp.StatusCode(),
+		conn: ctx.Conn(), idle: p.cfg.IdleTimeout, armed: time.Now(),
+	}, size)
+}
+
+func (p *Proxy) answerFailure(ctx *fasthttp.RequestCtx, d *decision, body *requestBody, err error) {
+	if body != nil && body.err != nil {
+		d.tally.abandoned()
+		refuse(ctx, bodyRefusal(body.err))
+		return
+	}
+	d.tally.failed()
+	r := refusal{fasthttp.StatusBadGateway, headgate.CodeUnavailable, headgate.ClassTransient, "the service did not answer; try again shortly"}
+	if isTimeout(err) {
+		r.status, r.message = fasthttp.StatusGatewayTimeout, "the service took too long to answer; try again later"
+	}
+	p.cfg.Logger.Debug("backend did not answer", "arm", d.arm, "version", d.backend.Version, "err", err)
+	refuse(ctx, r)
+	ctx.Response.Header.Set(RouteHeader, string(d.arm))
+}
+
+// takeBody reads a short body and leaves a long one to be streamed: then, and
+// only then, the result is not nil.
+func (p *Proxy) takeBody(ctx *fasthttp.RequestCtx) (*requestBody, error) {
+	stream := ctx.RequestBodyStream()
+	if stream == nil {
+		return nil, nil
+	}
+	body := &requestBody{stream: stream, conn: ctx.Conn(), idle: p.cfg.IdleTimeout, left: p.cfg.MaxBodyBytes}
+	size := ctx.Request.Header.ContentLength()
+	if size < 0 || size > bufferedBody {
+		ctx.Request.SetBodyStream(body, size)
+		return body, nil
+	}
+	data := make([]byte, size)
+	if _, err := io.ReadFull(body, data); err != nil {
+		return nil, err
+	}
+	ctx.Request.SetBodyRaw(data)
+	return nil, nil
+}
+
+var errBodyTooLarge = errors.New("request body exceeds the limit")
+
+// requestBody streams a client's body, remembers whether the client spoilt it,
+// and lets it take as long as it moves.
+type requestBody struct {
+	stream  io.Reader
+	conn    net.Conn
+	idle    time.Duration
+	left    int64
+	started bool
+	err     error
+}
+
+func (b *requestBody) Read(buf []byte) (int, error) {
+	b.started = true
+	if err := b.conn.SetReadDeadline(time.Now().Add(b.idle)); err != nil {
+		b.err = err
+		return 0, err
+	}
+	n, err := b.stream.Read(buf)
+	if b.left -= int64(n); b.left < 0 {
+		err = errBodyTooLarge
+	}
+	if err != nil && err != io.EOF {
+		b.err = err
+	}
+	return n, err
+}
+
+// responseBody streams a backend's body and counts the request at its end.
+type responseBody struct {
+	stream io.Reader
+	resp   *fasthttp.Response
+	tally  tally
+	status int
+	conn   net.Conn
+	idle   time.Duration
+	armed  time.Time // when the client's write deadline was last set
+}
+
+func (b *responseBody) Read(buf []byte) (int, error) {
+	n, err := b.stream.Read(buf)
+	switch {
+	case err == io.EOF:
+		b.tally.answered(b.status)
+	case err != nil:
+		b.tally.failed()
+	}
+	if now := time.Now(); now.Sub(b.armed) > b.idle/4 {
+		b.armed = now
+		if derr := b.conn.SetWriteDeadline(now.Add(b.idle)); derr != nil && err == nil {
+			err = derr
+		}
+	}
+	return n, err
+}
+
+// Close is called once, also when the client went away in mid-body.
+func (b *responseBody) Close() error {
+	b.tally.answered(b.status)
+	err := b.resp.CloseBodyStream()
+	fasthttp.ReleaseResponse(b.resp)
+	return err
+}
+
+// refusal is an answer of the proxy's own.
+type refusal struct {
+	status  int
+	code    string
+	class   headgate.Class
+	message string
+}
+
+// envelope is the body of the refusal, in the contract's form.
+func (r refusal) envelope() []byte {
+	data, _ := json.Marshal(map[string]any{"success": false, "error": map[string]any{
+		"code": r.code, "message": r.message, "class": r.class, "retryable": r.class == headgate.ClassTransient,
+	}})
+	return data
+}
+
+func bodyRefusal(err error) refusal {
+	switch {
+	case errors.Is(err, errBodyTooLarge):
+		return refusal{fasthttp.StatusRequestEntityTooLarge, headgate.CodeBodyTooLarge, headgate.ClassValidation, "the request body is too large; send a smaller one"}
+	case isTimeout(err):
+		return refusal{fasthttp.StatusRequestTimeout, headgate.CodeValidation, headgate.ClassTransient, "the request body did not arrive in time; send it again"}
+	}
+	return refusal{fasthttp.StatusBadRequest, headgate.CodeValidation, headgate.ClassValidation, "the request body is malformed or cut short; check its length and chunks"}
+}
+
+// refuse answers and closes the connection: what is left on it may not be the
+// start of a request.
+func refuse(ctx *fasthttp.RequestCtx, r refusal) {
+	ctx.Response.Reset()
+	ctx.Response.SetStatusCode(r.status)
+	ctx.Response.Header.SetContentType("application/json")
+	ctx.Response.SetBodyRaw(r.envelope())
+	if r.status != fasthttp.StatusBadGateway && r.status != fasthttp.StatusGatewayTimeout {
+		ctx.SetConnectionClose()
+	}
+}
+
+// unreadable answers what could not be parsed as a request.
+func unreadable(ctx *fasthttp.RequestCtx, err error) {
+	r := bodyRefusal(err)
+	var small *fasthttp.ErrSmallBuffer
+	if errors.As(err, &small) {
+		r.status, r.message = fasthttp.StatusRequestHeaderFieldsTooLarge, "the request header is too large; send fewer or shorter header fields"
+	} else if r.status == fasthttp.StatusBadRequest {
+		r.message = "the request is malformed; check its header and body framing"
+	}
+	refuse(ctx, r)
+}

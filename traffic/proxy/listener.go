@@ -1,0 +1,132 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"net"
+	"sync"
+	"time"
+)
+
+// clientTimeout is how long a client may take for its TLS handshake and for
+// the header of a request.
+const clientTimeout = 30 * time.Second
+
+var http2Preface = []byte("PRI * HTTP/2.0")
+
+// clientConn is an accepted connection whose first bytes have been looked at.
+type clientConn struct {
+	net.Conn
+	ip   string
+	tls  bool
+	head []byte // read already, to be read again
+}
+
+func (c *clientConn) Read(b []byte) (int, error) {
+	if len(c.head) > 0 {
+		n := copy(b, c.head)
+		c.head = c.head[n:]
+		return n, nil
+	}
+	return c.Conn.Read(b)
+}
+
+func (c *clientConn) proto() string {
+	if c.tls {
+		return "https"
+	}
+	return "http"
+}
+
+// sort finds out what a new connection speaks and hands it to the server for
+// it.
+func (p *Proxy) sort(c net.Conn) {
+	unblock := context.AfterFunc(p.closing, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
+	defer unblock()
+	ip, _, err := net.SplitHostPort(c.RemoteAddr().String())
+	if err != nil {
+		ip = c.RemoteAddr().String()
+	}
+	if err := c.SetDeadline(time.Now().Add(clientTimeout)); err != nil {
+		_ = c.Close()
+		return
+	}
+	cc := &clientConn{Conn: c, ip: ip}
+	if p.tls != nil {
+		tc := tls.Server(c, p.tls)
+		if err := tc.HandshakeContext(p.closing); err != nil {
+			_ = c.Close()
+			return
+		}
+		if tc.ConnectionState().NegotiatedProtocol == "h2" {
+			p.http2.give(tc)
+			return
+		}
+		cc.Conn, cc.tls = tc, true
+	}
+	head := make([]byte, 0, 512)
+	for {
+		n, err := cc.Conn.Read(head[len(head):cap(head)])
+		head = head[:len(head)+n]
+		if err != nil {
+			_ = c.Close()
+			return
+		}
+		if len(head) >= len(http2Preface) || !bytes.HasPrefix(http2Preface, head) {
+			break
+		}
+	}
+	cc.head = head
+	if !unblock() {
+		_ = c.Close()
+		return
+	}
+	if err := c.SetDeadline(time.Time{}); err != nil {
+		_ = c.Close()
+		return
+	}
+	if bytes.HasPrefix(head, http2Preface) {
+		p.http2.give(cc)
+		return
+	}
+	p.http1.give(cc)
+}
+
+// handoff is a listener that is given its connections.
+type handoff struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func newHandoff() *handoff {
+	return &handoff{conns: make(chan net.Conn), closed: make(chan struct{})}
+}
+
+func (l *handoff) give(c net.Conn) {
+	select {
+	case l.conns <- c:
+	case <-l.closed:
+		_ = c.Close()
+	}
+}
+
+// Accept implements [net.Listener].
+func (l *handoff) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements [net.Listener].
+func (l *handoff) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return nil
+}
+
+// Addr implements [net.Listener]. The address is that of no socket.
+func (l *handoff) Addr() net.Addr { return &net.TCPAddr{} }

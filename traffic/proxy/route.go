@@ -1,0 +1,212 @@
+package proxy
+
+import (
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/rollout"
+)
+
+// route is what the data path reads, once per request. It never changes; a new
+// one takes its place.
+type route struct {
+	split rollout.Split
+	// epoch is the highest ever applied. It exceeds split.Epoch after a restart
+	// only, when the split itself is forgotten.
+	epoch    int64
+	until    time.Time // monotonic; the candidate has no share from here on
+	stable   *backend
+	cand     *backend // nil when there is none
+	admitted map[string]struct{}
+}
+
+// leased reports whether a share is granted and its lease still runs.
+func (r *route) leased(now time.Time) bool {
+	return r.cand != nil && r.split.Share > 0 && now.Before(r.until)
+}
+
+// caller is what a decision is made from.
+type caller struct {
+	tenant, session      string
+	tester, testerSecret string
+}
+
+// decision says where one request goes and under which arm it is counted.
+type decision struct {
+	arm     headgate.Arm // what the client and the service are told
+	backend *backend
+	stable  *backend
+	tally   tally
+}
+
+// decide is called once per request. A request assigned to a candidate that is
+// ejected is served by stable and counted as the candidate's error: hiding it
+// would make a dead candidate look like one without traffic.
+func (p *Proxy) decide(c caller) decision {
+	now := p.now()
+	r := p.route.Load()
+	d := decision{arm: headgate.Stable, backend: r.stable, stable: r.stable, tally: tally{start: now, now: p.now}}
+	leased := r.leased(now)
+	if c.tester != "" && p.isTester(c) {
+		if leased {
+			d.arm, d.backend = headgate.Candidate, r.cand
+		}
+		return d
+	}
+	cells := p.counters.tenant(c.tenant)
+	d.tally.cell = cells.of(headgate.Stable)
+	if !leased {
+		return d
+	}
+	if _, ok := r.admitted[c.tenant]; !ok && !r.split.AllTenants {
+		return d
+	}
+	if rollout.Assign(r.split.Salt, c.tenant, c.session, r.split.Share) != headgate.Candidate {
+		return d
+	}
+	d.tally.cell = cells.of(headgate.Candidate)
+	if !r.cand.healthy.Load() {
+		d.tally.failed()
+		return d
+	}
+	d.arm, d.backend = headgate.Candidate, r.cand
+	return d
+}
+
+func (p *Proxy) isTester(c caller) bool {
+	return c.tester == string(headgate.Candidate) && p.cfg.TesterSecret != "" &&
+		subtle.ConstantTimeCompare([]byte(c.testerSecret), []byte(p.cfg.TesterSecret)) == 1
+}
+
+// install makes s the route in force. The caller holds p.mu.
+func (p *Proxy) install(s rollout.Split) (*route, error) {
+	cur := p.route.Load()
+	now := p.now()
+	if err := admissible(cur, s, now); err != nil {
+		return nil, err
+	}
+	if s.TTL == 0 {
+		s.TTL = rollout.DefaultTTL
+	}
+	next := &route{split: s, epoch: s.Epoch, until: now.Add(s.TTL)}
+	if cur.split.Same(s) {
+		next.stable, next.cand, next.admitted = cur.stable, cur.cand, cur.admitted
+		p.route.Store(next)
+		return next, nil
+	}
+	if s.Share > 0 {
+		if err := p.remember(s); err != nil {
+			return nil, headgate.Errorf(headgate.CodeStorageFull, headgate.ClassTransient,
+				"the proxy cannot write its state file, so it refuses a share for the candidate; free space at its state path").Wrap(err)
+		}
+	}
+	p.counters.admit(s.Tenants)
+	next.admitted = make(map[string]struct{}, len(s.Tenants))
+	for _, t := range s.Tenants {
+		next.admitted[t] = struct{}{}
+	}
+	next.stable = p.backend(s.Stable, cur)
+	if s.Candidate.URL != "" {
+		next.cand = p.backend(s.Candidate, cur)
+	}
+	p.route.Store(next)
+	if s.Share == 0 {
+		// Taking traffic off a candidate must not wait for a disk.
+		if err := p.remember(s); err != nil {
+			p.cfg.Logger.Error("state file not written; a restart would serve the stable version before this one", "err", err)
+		}
+	}
+	for _, b := range []*backend{cur.stable, cur.cand} {
+		if b != nil && b != next.stable && b != next.cand {
+			b.retire()
+		}
+	}
+	return next, nil
+}
+
+// admissible returns why s may not replace cur, if so.
+func admissible(cur *route, s rollout.Split, now time.Time) error {
+	restarted := cur.split.Epoch < cur.epoch
+	switch {
+	case s.Epoch < cur.epoch:
+		return headgate.Errorf(headgate.CodeStaleEpoch, headgate.ClassBusinessRule,
+			"epoch %d is older than %d, which is in force; read the release's state again before acting", s.Epoch, cur.epoch).With("epoch", cur.epoch)
+	case s.Epoch > cur.epoch:
+		return nil
+	case !restarted && !cur.split.Same(s):
+		return headgate.Errorf(headgate.CodeStaleEpoch, headgate.ClassBusinessRule,
+			"epoch %d is in force with another split; every change takes a higher epoch", cur.epoch).With("epoch", cur.epoch)
+	case s.Share > 0 && (restarted || !now.Before(cur.until)):
+		return headgate.Errorf(rollout.CodeLeaseLapsed, headgate.ClassBusinessRule,
+			"the lease of epoch %d is over and all traffic is on stable; decide anew under a higher epoch", cur.epoch).With("epoch", cur.epoch)
+	}
+	return nil
+}
+
+// state is what survives a restart. A share does not.
+type state struct {
+	Service string          `json:"service"`
+	Epoch   int64           `json:"epoch"`
+	Stable  rollout.Backend `json:"stable"`
+}
+
+func (p *Proxy) remember(s rollout.Split) error {
+	if p.cfg.StatePath == "" {
+		return nil
+	}
+	data, err := json.Marshal(state{p.cfg.Service, s.Epoch, s.Stable})
+	if err != nil {
+		return err
+	}
+	return writeDurably(p.cfg.StatePath, data)
+}
+
+// recall returns the zero state when there is no file yet.
+func recall(path string) (state, error) {
+	var st state
+	if path == "" {
+		return st, nil
+	}
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return st, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(data, &st)
+	}
+	if err != nil {
+		return st, headgate.Invalidf("state file %s is unreadable; repair it or remove it to start from the configured stable backend", path).Wrap(err)
+	}
+	return st, nil
+}
+
+// writeDurably replaces path so that a crash leaves the old or the new content.
+func writeDurably(path string, data []byte) error {
+	dir := filepath.Dir(path)
+	tmp, err := os.CreateTemp(dir, filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.Remove(tmp.Name()) }()
+	_, err = tmp.Write(data)
+	if err == nil {
+		err = tmp.Sync()
+	}
+	if err = errors.Join(err, tmp.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp.Name(), path); err != nil {
+		return err
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
