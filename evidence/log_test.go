@@ -1,0 +1,266 @@
+package evidence_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/iotest"
+
+	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/evidence"
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+func TestConcurrentAppendsShareTransactions(t *testing.T) {
+	t.Parallel()
+	s, r := newServer(t), release("rel_a")
+	const n = 400
+	records := make([]evidence.Record, n)
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			records[i] = s.append(r, evidence.AuditEvent{Event: headgate.Event{Time: start, Kind: "tick", ReleaseID: r.ID, Actor: "headgate", Data: map[string]any{"n": i}}})
+		})
+	}
+	wg.Wait()
+	seen := map[int64]bool{}
+	for _, rec := range records {
+		entries, err := s.log.Entries(context.Background(), evidence.EntryQuery{From: rec.Index, Limit: 1})
+		if err != nil || len(entries) != 1 || entries[0].Digest != rec.Digest {
+			t.Fatalf("entry %d: %v, %v", rec.Index, entries, err)
+		}
+		seen[rec.Index] = true
+	}
+	if len(seen) != n {
+		t.Errorf("%d different places for %d statements", len(seen), n)
+	}
+	for _, size := range []int64{1, 2, 255, 256, 257, n} {
+		checkProofs(t, s, size)
+	}
+}
+
+// checkProofs proves the first and the last entry of a tree, and that the whole
+// log continues it.
+func checkProofs(t *testing.T, s *server, size int64) {
+	t.Helper()
+	ctx := context.Background()
+	reader := tlog.HashReaderFunc(func(i []int64) ([]tlog.Hash, error) { return s.store.Hashes(ctx, i) })
+	root, err := tlog.TreeHash(size, reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range []int64{0, size - 1} {
+		p, err := s.log.Inclusion(ctx, size, i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := tlog.CheckRecord(p, size, root, i, tlog.RecordHash(s.store.entries[i].Envelope)); err != nil {
+			t.Errorf("entry %d of %d: %v", i, size, err)
+		}
+	}
+	c, err := evidence.OpenCheckpoint(s.checkpoint(), s.keys.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := s.log.Consistency(ctx, size, c.Size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tlog.CheckTree(p, c.Size, c.Root, size, root); err != nil {
+		t.Errorf("%d to %d: %v", size, c.Size, err)
+	}
+}
+
+func TestAppendFollowsAnotherWriter(t *testing.T) {
+	t.Parallel()
+	s, r := newServer(t), release("rel_a")
+	other := evidence.NewLog(s.store, s.keys)
+	stolen := false
+	s.store.fail = func() error {
+		if stolen {
+			return nil
+		}
+		stolen = true
+		s.store.mu.Unlock() // another replica appends in between
+		defer s.store.mu.Lock()
+		st, err := evidence.About(r, evidence.AuditEvent{Event: headgate.Event{Time: start, ReleaseID: r.ID, Kind: "first"}})
+		if err == nil {
+			_, err = other.Append(context.Background(), st)
+		}
+		return err
+	}
+	if rec := s.append(r, evidence.AuditEvent{Event: headgate.Event{Time: start, ReleaseID: r.ID, Kind: "second"}}); rec.Index != 1 {
+		t.Errorf("index %d, want 1", rec.Index)
+	}
+	checkProofs(t, s, 2)
+}
+
+func TestAppendReportsFailure(t *testing.T) {
+	t.Parallel()
+	s, r := newServer(t), release("rel_a")
+	full := headgate.Errorf(headgate.CodeStorageFull, headgate.ClassTransient, "full")
+	s.store.fail = func() error { return full }
+	st, err := evidence.About(r, evidence.AuditEvent{Event: headgate.Event{Time: start, ReleaseID: r.ID}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.log.Append(context.Background(), st); !errors.Is(err, full) {
+		t.Errorf("err = %v", err)
+	}
+	s.store.fail = nil
+	if rec, err := s.log.Append(context.Background(), st); err != nil || rec.Index != 0 {
+		t.Errorf("after the disk was freed: %v, %v", rec, err)
+	}
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := s.log.Append(ended, st); err == nil {
+		t.Error("a statement of an ended request was accepted")
+	}
+}
+
+func TestStatementsNeedADigest(t *testing.T) {
+	t.Parallel()
+	for _, digest := range []string{"", "sha256:", "sha256:zz", "abc", ":ab"} {
+		r := release("rel_a")
+		r.Digest = digest
+		if _, err := evidence.About(r, evidence.AuditEvent{}); headgate.AsError(err).Code != headgate.CodeValidation {
+			t.Errorf("digest %q: %v", digest, err)
+		}
+	}
+	s, err := evidence.AboutServer(headgate.Event{Time: start, Kind: "server_started", Actor: "headgate"})
+	if err != nil || len(s.Subject) != 1 || len(s.Subject[0].Digest["sha256"]) != 64 {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+func TestKeyring(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	k, err := evidence.OpenKeyring(dir, "ci.example.com")
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := k.Current()
+	second, err := k.Rotate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := evidence.OpenKeyring(dir, "other-name")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again.Current().String() != second.String() {
+		t.Errorf("current key %s, want %s", again.Current(), second)
+	}
+	if ids := keyIDs(again); !slices.Contains(ids, first.ID()) || !slices.Contains(ids, second.ID()) || len(ids) != 2 {
+		t.Errorf("public keys %v", ids)
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil || len(files) != 4 { // one private key, two public, the name of the current
+		t.Errorf("files %v, %v", files, err)
+	}
+	for _, f := range files {
+		if info, err := os.Stat(f); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v", f, info.Mode(), err)
+		}
+	}
+	parsed, err := evidence.ParsePublicKey(" " + second.String() + "\n")
+	if err != nil || parsed.ID() != second.ID() {
+		t.Errorf("parsed %v, %v", parsed, err)
+	}
+	if _, err := evidence.ParsePublicKey("ci+00000000+AAAA"); headgate.AsError(err).Code != headgate.CodeValidation {
+		t.Errorf("a bad key: %v", err)
+	}
+	if err := os.Chmod(filepath.Join(dir, second.ID()+".key"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := evidence.OpenKeyring(dir, "ci"); err == nil || !strings.Contains(err.Error(), "chmod 600") {
+		t.Errorf("a key that others can read: %v", err)
+	}
+	for _, name := range []string{"", "a b", "a+b", "名"} {
+		if _, err := evidence.OpenKeyring(t.TempDir(), name); err == nil {
+			t.Errorf("name %q accepted", name)
+		}
+	}
+}
+
+func keyIDs(k *evidence.Keyring) []string {
+	var ids []string
+	for _, p := range k.Public() {
+		ids = append(ids, p.ID())
+	}
+	return ids
+}
+
+func TestBundleAfterRotationHoldsBothKeys(t *testing.T) {
+	t.Parallel()
+	s, r := newServer(t), release("rel_a")
+	early := s.checkpointAfterEvent(r)
+	if _, err := s.keys.Rotate(); err != nil {
+		t.Fatal(err)
+	}
+	s.record(r, s.decisions(r.ID))
+	b := s.bundle(r, early)
+	if v := verify(t, b, evidence.VerifyOptions{TrustedKeys: s.keys.Public(), EarlierCheckpoint: early}); !v.OK() {
+		t.Error(v.Findings)
+	}
+	newOnly := evidence.VerifyOptions{TrustedKeys: []evidence.PublicKey{s.keys.Current()}}
+	wantFindings(t, verify(t, b, newOnly), []string{"KEY_UNTRUSTED statements/0000000000.dsse.json: not among the keys to believe"})
+}
+
+func TestBlobs(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	b, err := evidence.OpenBlobs(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const abc = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+	for range 2 { // storing again changes nothing
+		digest, size, err := b.Put(strings.NewReader("abc"), 3)
+		if err != nil || digest != abc || size != 3 {
+			t.Fatalf("%s, %d, %v", digest, size, err)
+		}
+	}
+	if got, err := b.Get(abc); err != nil || string(got) != "abc" || !b.Has(abc) {
+		t.Errorf("%q, %v", got, err)
+	}
+	if _, _, err := b.Put(strings.NewReader("abcd"), 3); headgate.AsError(err).Code != headgate.CodeBodyTooLarge {
+		t.Errorf("too large: %v", err)
+	}
+	if _, _, err := b.Put(iotest.ErrReader(errors.New("gone")), 3); err == nil {
+		t.Error("a broken upload was accepted")
+	}
+	if _, err := b.Get("sha256:" + strings.Repeat("0", 64)); headgate.AsError(err).Code != headgate.CodeNotFound {
+		t.Errorf("absent: %v", err)
+	}
+	for _, bad := range []string{"", "abc", "sha256:../../etc/passwd", strings.ToUpper(abc), "sha256:" + strings.Repeat("0", 62)} {
+		if _, err := b.Get(bad); headgate.AsError(err).Code != headgate.CodeValidation || b.Has(bad) {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+	if left, err := filepath.Glob(filepath.Join(dir, "incoming-*")); err != nil || len(left) != 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+	path := filepath.Join(dir, "sha256", abc[7:9], abc[7:])
+	if err := os.WriteFile(path, []byte("abd"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Get(abc); err == nil || !strings.Contains(err.Error(), "changed or damaged") {
+		t.Errorf("changed on disk: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "incoming-1"), []byte("half"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := evidence.OpenBlobs(dir); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := filepath.Glob(filepath.Join(dir, "incoming-*")); err != nil || len(left) != 0 {
+		t.Errorf("an interrupted upload stayed: %v, %v", left, err)
+	}
+}
