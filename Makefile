@@ -1,0 +1,62 @@
+# make alone lists the targets. make check is what CI runs, in the same order.
+
+GO ?= go
+# Packages to work on: make test PKG=./gate/...
+PKG ?= ./...
+LINT_VERSION := v2.15.0
+LINT := bin/golangci-lint-$(LINT_VERSION)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo build test race bench lint fmt vet tidy arch golden check clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## take three releases of a real service through the pipeline (about 3 minutes)
+	$(GO) run ./cmd/headgate demo
+
+build: ## build bin/headgate
+	$(GO) build -trimpath -o bin/headgate ./cmd/headgate
+
+test: ## run the tests
+	$(GO) test $(PKG)
+
+race: ## run the tests under the race detector
+	$(GO) test -race $(PKG)
+
+bench: ## run the benchmarks
+	$(GO) test -run '^$$' -bench . -benchmem $(PKG)
+
+lint: $(LINT) ## run golangci-lint
+	$(LINT) run $(PKG)
+
+fmt: ## fail if a file is not formatted
+	@files=$$(gofmt -l $$(git ls-files '*.go')); \
+	if [ -n "$$files" ]; then echo "gofmt these files:"; echo "$$files"; exit 1; fi
+
+vet: ## run go vet
+	$(GO) vet $(PKG)
+
+tidy: ## fail if go.mod or go.sum is not current
+	$(GO) mod tidy -diff
+	$(GO) mod verify
+
+arch: ## check who imports whom
+	$(GO) test -count=1 ./internal/archtest
+
+golden: ## rewrite the golden files of the packages in PKG that have any
+	@for dir in $$($(GO) list -f '{{.Dir}}' $(PKG)); do \
+		if grep -qs 'flag.Bool("update"' $$dir/*_test.go; then $(GO) test -count=1 $$dir -update || exit 1; fi; \
+	done
+
+# Golden and generated files are compared by the tests of their packages.
+check: fmt vet lint tidy arch race ## everything CI checks, in the same order
+
+clean: ## remove what make made
+	rm -rf bin
+
+# Each version has its own file, so that an upgrade installs anew.
+$(LINT):
+	@mkdir -p bin
+	GOBIN=$(CURDIR)/bin $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+	mv bin/golangci-lint $@
