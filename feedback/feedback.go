@@ -6,9 +6,16 @@
 package feedback
 
 import (
+	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/headgate/headgate"
@@ -150,12 +157,136 @@ type Result struct {
 // Run adds the tenant's dead letters and overrides to its dataset and makes
 // the next version. The version changes even when nothing was new.
 func (l *Loop) Run(ctx context.Context, tenantID string, req Request) (Result, error) {
-	return Result{}, errors.ErrUnsupported
+	if req.ReleaseID == "" {
+		return Result{}, headgate.Invalidf("release_id is required")
+	}
+	if req.VersionBump = cmp.Or(req.VersionBump, "patch"); !slices.Contains(bumps, req.VersionBump) {
+		return Result{}, headgate.Invalidf("version_bump must be one of %s", strings.Join(bumps, ", "))
+	}
+	scope := Scope{Service: l.cfg.Service, TenantID: tenantID}
+	if req.Key != "" {
+		if v, ok, err := l.cfg.Store.DatasetByKey(ctx, scope, req.Key); err != nil || ok {
+			return result(v, nil), err
+		}
+	}
+	samples, unknown, err := l.collect(ctx, scope, req)
+	if err != nil {
+		return Result{}, err
+	}
+	for range maxConflicts {
+		v := DatasetVersion{Scope: scope, ReleaseID: req.ReleaseID, Key: req.Key, CreatedAt: l.cfg.Now().UTC()}
+		if v.Before, err = l.Dataset(ctx, tenantID); err != nil {
+			return Result{}, err
+		}
+		if v.After, err = bump(v.Before, req.VersionBump); err != nil {
+			return Result{}, err
+		}
+		v, err = l.cfg.Store.CommitDataset(ctx, v, samples)
+		if !errors.Is(err, ErrConflict) {
+			return result(v, unknown), err
+		}
+	}
+	return Result{}, busy("dataset")
+}
+
+// maxConflicts bounds how often a version is tried for when others are first.
+const maxConflicts = 10
+
+var bumps = []string{"major", "minor", "patch"}
+
+func busy(what string) error {
+	return headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient,
+		"too many changes to the %s at once; try again", what)
+}
+
+func result(v DatasetVersion, unknown []string) Result {
+	return Result{
+		ReleaseID: v.ReleaseID, CounterexampleAdded: v.Counterexamples, GoldCandidatesAdded: v.GoldCandidates,
+		Before: v.Before, After: v.After, UnknownDLQIDs: unknown,
+	}
+}
+
+// collect reads the service. Ids that the tenant does not have are returned,
+// without saying whether another tenant has them.
+func (l *Loop) collect(ctx context.Context, scope Scope, req Request) ([]Sample, []string, error) {
+	letters, err := l.cfg.Source.DeadLetters(ctx, scope.TenantID)
+	if err != nil {
+		return nil, nil, err
+	}
+	var unknown []string
+	if len(req.DLQIDs) > 0 {
+		letters, unknown = choose(letters, req.DLQIDs)
+	}
+	now := l.cfg.Now().UTC()
+	var samples []Sample
+	for _, it := range letters {
+		samples = append(samples, sample(scope, Counterexample, it, req.ReleaseID, now))
+	}
+	if req.IncludeOverrides != nil && !*req.IncludeOverrides {
+		return samples, unknown, nil
+	}
+	reviews, err := l.cfg.Source.Reviews(ctx, scope.TenantID)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, it := range reviews {
+		if it.Decision == "reject" || it.Decision == "edit_scores" {
+			samples = append(samples, sample(scope, GoldCandidate, it, req.ReleaseID, now))
+		}
+	}
+	return samples, unknown, nil
+}
+
+func choose(items []Item, ids []string) (chosen []Item, unknown []string) {
+	for _, it := range items {
+		if slices.Contains(ids, it.ID) {
+			chosen = append(chosen, it)
+		}
+	}
+	for _, id := range ids {
+		known := slices.ContainsFunc(items, func(it Item) bool { return it.ID == id })
+		if !known && !slices.Contains(unknown, id) {
+			unknown = append(unknown, id)
+		}
+	}
+	return chosen, unknown
+}
+
+func sample(s Scope, kind Kind, it Item, releaseID string, now time.Time) Sample {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %q", s.Service, s.TenantID, kind, it.ID))
+	return Sample{
+		ID: "smp_" + hex.EncodeToString(sum[:12]), Kind: kind, SourceID: it.ID,
+		Payload: it.Payload, ReleaseID: releaseID, AddedAt: now,
+	}
+}
+
+// bump returns the version after v ("v1.2.3").
+func bump(v, part string) (string, error) {
+	var n [3]uint64
+	fields := strings.Split(strings.TrimPrefix(v, "v"), ".")
+	if !strings.HasPrefix(v, "v") || len(fields) != len(n) {
+		return "", headgate.Errorf(headgate.CodeInternal, headgate.ClassPermanent, "dataset version %q is not vMAJOR.MINOR.PATCH", v)
+	}
+	for i, f := range fields {
+		var err error
+		if n[i], err = strconv.ParseUint(f, 10, 32); err != nil {
+			return "", headgate.Errorf(headgate.CodeInternal, headgate.ClassPermanent, "dataset version %q is not vMAJOR.MINOR.PATCH", v)
+		}
+	}
+	switch part {
+	case "major":
+		n = [3]uint64{n[0] + 1, 0, 0}
+	case "minor":
+		n = [3]uint64{n[0], n[1] + 1, 0}
+	default:
+		n[2]++
+	}
+	return fmt.Sprintf("v%d.%d.%d", n[0], n[1], n[2]), nil
 }
 
 // Dataset returns the tenant's dataset version.
 func (l *Loop) Dataset(ctx context.Context, tenantID string) (string, error) {
-	v, ok, err := l.cfg.Store.Dataset(ctx, Scope{l.cfg.Service, tenantID})
+	v, ok, err := l.cfg.Store.Dataset(ctx, Scope{Service: l.cfg.Service, TenantID: tenantID})
 	if err != nil {
 		return "", err
 	}
@@ -163,10 +294,4 @@ func (l *Loop) Dataset(ctx context.Context, tenantID string) (string, error) {
 		return FirstDataset, nil
 	}
 	return v.After, nil
-}
-
-// Apply validates a strategy and makes it the tenant's next version. While a
-// rollback awaits its replay it is STRATEGY_FROZEN (409).
-func (l *Loop) Apply(ctx context.Context, tenantID string, req StrategyRequest) (Strategy, error) {
-	return Strategy{}, headgate.Errorf(headgate.CodeInternal, headgate.ClassPermanent, "not there yet")
 }
