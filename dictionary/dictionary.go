@@ -2,16 +2,19 @@
 // owner and PromQL. Dashboards, alerts, gates, the canary and reports all ask
 // through it, so that one name means one number everywhere.
 //
-// It owns names and queries. It never talks to a store: it returns PromQL
-// text.
+// The definitions are YAML files in OpenTelemetry's semantic-convention
+// format (file_format: definition/2); what that format does not know stands
+// under annotations.headgate. The package owns names and queries. It never
+// talks to a store: it returns PromQL text.
 package dictionary
 
 import (
-	"io/fs"
+	"cmp"
+	"slices"
 	"time"
 )
 
-// Direction says whether more of a metric is better.
+// Direction says whether more of something is better.
 type Direction string
 
 // The directions.
@@ -21,26 +24,15 @@ const (
 	Neutral        Direction = "neutral"
 )
 
-// Scope narrows a query. Empty fields do not narrow.
-type Scope struct {
-	Tenant      string
-	Service     string
-	Version     string
-	Environment string
-	Queue       string
-	// Window is the time that rates and quantiles look back; 0 means the
-	// figure's own default.
-	Window time.Duration
-}
-
 // Metric is one instrument that a service emits.
 type Metric struct {
 	Name       string   // OpenTelemetry name with the namespace, "bea.api.request.duration"
 	Prometheus string   // family name in the store, "bea_api_request_duration_seconds"
 	Brief      string   // one sentence
+	Note       string   // more, may be empty
 	Instrument string   // counter, updowncounter, gauge or histogram
 	Unit       string   // UCUM
-	Attributes []string // attribute names, sorted
+	Attributes []string // OpenTelemetry attribute names, sorted
 	Owner      string
 	Direction  Direction
 }
@@ -49,45 +41,90 @@ type Metric struct {
 type Figure struct {
 	Name      string
 	Brief     string
-	Unit      string
+	Unit      string // UCUM
 	Owner     string
 	Group     string // api, worker, quality, cost, security, parse_retrieval or slo
+	Metric    string // OpenTelemetry name of the metric that it belongs to
 	Direction Direction
-	Window    time.Duration
-	UsedBy    []string // where it appears: summary, gate:performance, canary, dashboard
-	By        []string // labels that the answer keeps; empty means one number
-	query     string
+	// Window is how far the query looks back by default; 0 for a figure that
+	// reads the present.
+	Window time.Duration
+	UsedBy []string // where it appears: summary, gate:performance, canary, dashboard
+
+	query string // PromQL with the default window, namespaced
 }
 
-// Dictionary is a loaded, checked set of definitions. It is immutable.
-type Dictionary struct{}
+// Alert is a threshold on a figure.
+type Alert struct {
+	Name     string
+	Figure   string
+	Op       string // > or <
+	Bound    float64
+	For      time.Duration
+	Severity string // P0, P1 or P2
+	Runbook  string
+	Owner    string
+}
 
-// Load reads the embedded definitions and then the extra ones, whose *.yaml
-// files may add but not redefine. The namespace prefixes the names of the
-// service's metrics. It returns CONFIG_INVALID naming file and entry for
-// anything that is not well-formed.
-func Load(namespace string, extra ...fs.FS) (*Dictionary, error) { return nil, nil }
+// Objective is a service level objective: the share of bad events, which is
+// the figure, stays below 1−Target over 30 days.
+type Objective struct {
+	Name     string
+	Brief    string
+	Figure   string
+	Target   float64
+	Severity string // of the fastest burn
+	Runbook  string
+	Owner    string
+}
+
+// Dictionary is a loaded, checked set of definitions. It is immutable and
+// safe for concurrent use.
+type Dictionary struct {
+	namespace  string
+	metrics    map[string]Metric // by OpenTelemetry name
+	families   map[string]Metric // by Prometheus family name
+	figures    map[string]Figure
+	alerts     []Alert
+	objectives []Objective
+}
 
 // Metrics returns all metrics by name.
-func (d *Dictionary) Metrics() []Metric { return nil }
+func (d *Dictionary) Metrics() []Metric {
+	out := make([]Metric, 0, len(d.metrics))
+	for _, m := range d.metrics {
+		out = append(out, m)
+	}
+	slices.SortFunc(out, func(a, b Metric) int { return cmp.Compare(a.Name, b.Name) })
+	return out
+}
 
 // Figures returns all figures by group and name.
-func (d *Dictionary) Figures() []Figure { return nil }
+func (d *Dictionary) Figures() []Figure {
+	out := make([]Figure, 0, len(d.figures))
+	for _, f := range d.figures {
+		out = append(out, f)
+	}
+	slices.SortFunc(out, func(a, b Figure) int {
+		return cmp.Or(cmp.Compare(a.Group, b.Group), cmp.Compare(a.Name, b.Name))
+	})
+	return out
+}
+
+// Alerts returns the threshold alerts by name.
+func (d *Dictionary) Alerts() []Alert { return slices.Clone(d.alerts) }
+
+// Objectives returns the service level objectives by name.
+func (d *Dictionary) Objectives() []Objective { return slices.Clone(d.objectives) }
 
 // Metric returns the metric of an OpenTelemetry name, with the namespace.
-func (d *Dictionary) Metric(name string) (Metric, bool) { return Metric{}, false }
+func (d *Dictionary) Metric(name string) (Metric, bool) {
+	m, ok := d.metrics[name]
+	return m, ok
+}
 
 // Figure returns the figure of a name.
-func (d *Dictionary) Figure(name string) (Figure, bool) { return Figure{}, false }
-
-// Query returns the PromQL of a figure within a scope, for instant and range
-// evaluation alike. The answer is one number per combination of the figure's
-// By labels, and nothing at all when there is no data. It returns
-// REQ_VALIDATION_FAILED for a name that the dictionary does not know.
-func (d *Dictionary) Query(figure string, s Scope) (string, error) { return "", nil }
-
-// QueryBy is Query with one value per combination of the labels, for example
-// "tenant_id" or "service_version".
-func (d *Dictionary) QueryBy(figure string, s Scope, labels ...string) (string, error) {
-	return "", nil
+func (d *Dictionary) Figure(name string) (Figure, bool) {
+	f, ok := d.figures[name]
+	return f, ok
 }
