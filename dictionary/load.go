@@ -324,7 +324,8 @@ func (b *builder) metric(path string, def metricDef) {
 		b.find(path, entry, "has no name in Prometheus: %v", err)
 		return
 	}
-	if _, twice := b.families[m.Prometheus]; twice {
+	_, sameName := b.metrics[m.Name]
+	if _, sameSeries := b.families[m.Prometheus]; sameName || sameSeries {
 		b.find(path, entry, "is defined twice")
 	}
 	b.rename[written] = m.Prometheus

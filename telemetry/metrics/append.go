@@ -197,11 +197,15 @@ func classic(t model.MetricType) bool {
 // export, which for a short-lived candidate can be its only error.
 func (a *appender) startAtZero(ls labels.Labels, st, t int64, v float64, native bool, opts storage.AOptions) {
 	counter := opts.Metadata.Type == model.MetricTypeCounter || classic(opts.Metadata.Type)
-	if native || !counter || v == 0 || value.IsStaleNaN(v) || ls.Has("quantile") {
+	if native || !counter || value.IsStaleNaN(v) || ls.Has("quantile") {
 		return
 	}
 	zero := max(st, a.store.previous.last(exporterOf(ls)))
-	if zero > 0 && zero < t && t-zero <= maxStartAge.Milliseconds() {
+	if zero == 0 {
+		return
+	}
+	zero = min(zero, t-1) // an export within the same millisecond
+	if t-zero <= maxStartAge.Milliseconds() {
 		// Best effort: the point itself decides whether the series is accepted.
 		_, _ = a.AppenderV2.Append(0, ls, 0, zero, 0, nil, nil, opts)
 	}
