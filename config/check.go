@@ -52,6 +52,9 @@ func (d *document) check(s Service, found *problems) {
 	if c.MaxDuration > 0 && c.MaxDuration < c.Duration {
 		report(fmt.Sprintf("must not be shorter than canary.duration, %v", c.Duration), "canary", "max_duration")
 	}
+	if c.KillErrorRate <= c.SLOErrorRate {
+		report(fmt.Sprintf("must be above canary.slo_error_rate, %g", c.SLOErrorRate), "canary", "kill_error_rate")
+	}
 	d.checkDurations(s, report)
 }
 

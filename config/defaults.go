@@ -39,9 +39,10 @@ func defaults() Service {
 			HighRiskHITL:        true,
 		},
 		Canary: Canary{
-			BrokenGrace:          5 * time.Minute,
+			BrokenGrace:          10 * time.Minute,
 			ConsecutiveThreshold: 2,
-			SLOErrorRate:         0.05,
+			SLOErrorRate:         0.01,
+			KillErrorRate:        0.144, // 14.4 times the promise: the fast burn of a 30-day budget
 		},
 	}
 }

@@ -230,10 +230,12 @@ type Canary struct {
 	// ConsecutiveThreshold is the number of failed gate evaluations in a row
 	// that trigger a rollback, at least 1.
 	ConsecutiveThreshold int `yaml:"consecutive_threshold" json:"consecutive_threshold"`
-	// SLOErrorRate is the share of failed requests, over both arms, at which
-	// the canary is stopped whatever the comparison says; 0 < rate <= 1.
-	SLOErrorRate float64 `yaml:"slo_error_rate" json:"slo_error_rate"`
-	// ApprovalRequired holds the release before the canary until a person
+	// SLOErrorRate is the share of failed requests that the service promises
+	// to stay below; KillErrorRate, over both arms, stops the canary whatever
+	// the comparison says. 0 < SLOErrorRate < KillErrorRate <= 0.9.
+	SLOErrorRate  float64 `yaml:"slo_error_rate" json:"slo_error_rate"`
+	KillErrorRate float64 `yaml:"kill_error_rate" json:"kill_error_rate"`
+	// ApprovalRequired holds the release before the rollout until a person
 	// with the approver role agrees.
 	ApprovalRequired bool `yaml:"approval_required" json:"approval_required"`
 }
