@@ -62,7 +62,7 @@ func (x *Index) Chars() int { return x.chars }
 // Search returns at most k passages that match the query, best first, and the
 // route taken. Equal scores keep document order.
 func (x *Index) Search(query, mode string, k int) ([]Passage, string) {
-	terms := tokens(query)
+	terms := Tokens(query)
 	scores, route := make([]float64, len(x.list)), RoutePrimary
 	if mode == ModeFallback {
 		route = RouteFallback
@@ -103,7 +103,7 @@ func newBM25(texts []string, params Retrieval) bm25 {
 	m := bm25{params: params, docs: map[string]float64{}}
 	for _, t := range texts {
 		freq := map[string]float64{}
-		all := tokens(t)
+		all := Tokens(t)
 		for _, tok := range all {
 			freq[tok]++
 		}
@@ -142,9 +142,9 @@ func (m bm25) matches(i int, terms []string) float64 {
 	return found / float64(max(len(terms), 1))
 }
 
-// tokens are lower-case words and numbers, and bigrams of CJK characters (a
+// Tokens are lower-case words and numbers, and bigrams of CJK characters (a
 // lone one stands for itself).
-func tokens(text string) []string {
+func Tokens(text string) []string {
 	var out []string
 	var word, han []rune
 	flushWord := func() {

@@ -88,24 +88,31 @@ func (tx *Tx) CountDocuments(ctx context.Context, sc Scope) (n int, err error) {
 	return n, err
 }
 
-// Documents returns the parsed documents in scope, oldest first, and how many
-// still wait to be parsed.
+// Documents returns the newest parsed revision of every file in scope, and
+// how many files have none yet but wait to be parsed.
 func (s *Store) Documents(ctx context.Context, sc Scope) (docs []bidding.Document, waiting int, err error) {
-	rows, err := s.read.QueryContext(ctx, `SELECT id, doc_type, status`+inScope+`ORDER BY created_ns, id`, sc.args()...)
+	rows, err := s.read.QueryContext(ctx, `SELECT id, supplier_id || '/' || filename, doc_type, status`+inScope+`ORDER BY created_ns DESC, id`, sc.args()...)
 	if err != nil {
 		return nil, 0, err
 	}
 	defer rows.Close()
+	parsed, queued := map[string]bool{}, map[string]bool{}
 	for rows.Next() {
 		var d bidding.Document
-		var status string
-		if err := rows.Scan(&d.ID, &d.DocType, &status); err != nil {
+		var file, status string
+		if err := rows.Scan(&d.ID, &file, &d.DocType, &status); err != nil {
 			return nil, 0, err
 		}
-		switch status {
-		case StatusParsed:
+		switch {
+		case status == StatusParsed && !parsed[file]:
+			parsed[file] = true
 			docs = append(docs, d)
-		case StatusQueued:
+		case status == StatusQueued:
+			queued[file] = true
+		}
+	}
+	for file := range queued {
+		if !parsed[file] {
 			waiting++
 		}
 	}
