@@ -8,6 +8,7 @@
 package report
 
 import (
+	"encoding/json"
 	"io"
 	"time"
 
@@ -182,11 +183,24 @@ type Override struct {
 	ExpiresAt time.Time     `json:"expires_at"`
 }
 
-// HTML writes the report as one self-contained page.
-func HTML(w io.Writer, r Release, lang Lang) error { return nil }
+// HTML writes the report as one self-contained page, without scripts.
+func HTML(w io.Writer, r Release, lang Lang) error {
+	return page().Execute(w, compose(r, words{lang: lang}))
+}
 
-// Markdown writes the report as Markdown.
-func Markdown(w io.Writer, r Release, lang Lang) error { return nil }
+// Markdown writes the report as Markdown; its pictures become tables.
+func Markdown(w io.Writer, r Release, lang Lang) error {
+	_, err := io.WriteString(w, markdown(compose(r, words{lang: lang})))
+	return err
+}
 
-// JSON writes the report's data, indented.
-func JSON(w io.Writer, r Release) error { return nil }
+// JSON writes the report's data, indented. Numbers that JSON cannot hold, NaN
+// and infinity, are REQ_VALIDATION_FAILED.
+func JSON(w io.Writer, r Release) error {
+	b, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return headgate.Invalidf("the report holds a number that JSON cannot: %w", err)
+	}
+	_, err = w.Write(append(b, '\n'))
+	return err
+}

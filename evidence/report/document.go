@@ -1,0 +1,109 @@
+package report
+
+// tone says what a piece of text means; it never stands alone, the text says
+// the same.
+type tone string
+
+const (
+	plain tone = ""
+	good  tone = "good"
+	bad   tone = "bad"
+	warn  tone = "warn"
+)
+
+// document is a report in one language, before it becomes HTML or Markdown.
+type document struct {
+	Lang     Lang
+	Title    string
+	Subtitle string
+	Badge    cell
+	Lead     string
+	Why      []reason
+	Alarms   []string // shown loudly at the top
+	Figures  []figure
+	Facts    []fact
+	Sections []section
+	Footer   string
+}
+
+// reason is a code with what it means here.
+type reason struct {
+	Code string
+	Text string
+}
+
+// figure is a number worth a glance.
+type figure struct {
+	Label string
+	Value string
+	Note  string
+	Tone  tone
+}
+
+type fact struct {
+	Label string
+	Value string
+	Mono  bool
+}
+
+type section struct {
+	ID     string
+	Title  string
+	Badge  cell
+	Text   string
+	Steps  []step
+	Charts []chart
+	Tables []table
+}
+
+// step is one stage on the way.
+type step struct {
+	Name string
+	Cell cell
+}
+
+type table struct {
+	Caption string
+	Badge   cell
+	Head    []column
+	Rows    [][]cell
+	Folded  bool // shown on demand
+	Note    string
+}
+
+type column struct {
+	Text  string
+	Right bool // numbers are read from the right
+}
+
+type cell struct {
+	Text string
+	Sub  string // smaller, below
+	Tone tone
+	Mono bool
+}
+
+func text(s string) cell {
+	if s == "" {
+		s = none
+	}
+	return cell{Text: s}
+}
+
+func mono(s string) cell {
+	if s == "" {
+		return cell{Text: none}
+	}
+	return cell{Text: s, Mono: true}
+}
+
+func columns(left ...string) []column {
+	c := make([]column, len(left))
+	for i, s := range left {
+		c[i] = column{Text: s}
+		if len(s) > 0 && s[0] == '>' {
+			c[i] = column{Text: s[1:], Right: true}
+		}
+	}
+	return c
+}

@@ -1,0 +1,41 @@
+package report
+
+import (
+	_ "embed"
+	"html/template"
+	"strings"
+	"sync"
+)
+
+//go:embed page.tmpl
+var pageSource string
+
+var page = sync.OnceValue(func() *template.Template {
+	frame := struct{ Width, Height, Left, Right, YLabels, XLabels, Labels float64 }{
+		chartWidth, chartHeight, plotLeft, plotRight, plotLeft - 8, plotBottom + 18, plotRight + 8,
+	}
+	return template.Must(template.New("page").Funcs(template.FuncMap{
+		"at":    coordinate,
+		"below": func(v float64) float64 { return v + 4 }, // from a text's middle to its baseline
+		"frame": func() any { return frame },
+		"class": cellClass,
+	}).Parse(pageSource))
+})
+
+// cellClass joins what the style sheet needs to know about a cell.
+func cellClass(c column, v cell) string {
+	var all []string
+	if c.Right {
+		all = append(all, "right")
+	}
+	if v.Mono {
+		all = append(all, "mono")
+		if len(v.Text) > 60 {
+			all = append(all, "wide")
+		}
+	}
+	if v.Tone != plain {
+		all = append(all, string(v.Tone))
+	}
+	return strings.Join(all, " ")
+}
