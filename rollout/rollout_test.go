@@ -208,4 +208,4 @@ func TestCountsSub(t *testing.T) {
 	}
 }
 
-const goldenAssignment = ""
+const goldenAssignment = "cccssscsccsccscc"

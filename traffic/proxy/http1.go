@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -215,15 +216,50 @@ func (p *Proxy) answer(ctx *fasthttp.RequestCtx, resp *fasthttp.Response, d *dec
 		fasthttp.ReleaseResponse(resp)
 		return
 	}
-	if bytes.HasPrefix(resp.Header.ContentType(), []byte("text/event-stream")) {
+	endless := bytes.HasPrefix(resp.Header.ContentType(), []byte("text/event-stream"))
+	if endless {
 		d.tally.answered(resp.StatusCode())
+	}
+	body := &responseBody{
+		stream: resp.BodyStream(), resp: resp, tally: d.tally, status: resp.StatusCode(),
+		conn: ctx.Conn().(*clientConn), idle: p.cfg.IdleTimeout, armed: time.Now(),
+	}
+	if endless {
+		p.watch(body)
 	}
 	size := resp.Header.ContentLength()
 	out.ImmediateHeaderFlush = size < 0
-	out.SetBodyStream(&responseBody{
-		stream: resp.BodyStream(), resp: resp, tally: d.tally, status: resp.StatusCode(),
-		conn: ctx.Conn(), idle: p.cfg.IdleTimeout, armed: time.Now(),
-	}, size)
+	out.SetBodyStream(body, size)
+}
+
+// watch ends an endless stream that nobody reads any more, or that the proxy
+// no longer serves. Its backend may be silent for long, so writing would not
+// show either in time.
+func (p *Proxy) watch(b *responseBody) {
+	b.closed = make(chan struct{})
+	if !p.enter() {
+		b.interrupt()
+		return
+	}
+	go func() {
+		defer p.running.Done()
+		ticker := time.NewTicker(time.Second)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-b.closed:
+				return
+			case <-p.closing.Done():
+				b.interrupt()
+				return
+			case <-ticker.C:
+				if closedByPeer(b.conn.socket()) {
+					b.interrupt()
+					return
+				}
+			}
+		}
+	}()
 }
 
 func (p *Proxy) answerFailure(ctx *fasthttp.RequestCtx, d *decision, body *requestBody, err error) {
@@ -298,14 +334,27 @@ type responseBody struct {
 	resp   *fasthttp.Response
 	tally  tally
 	status int
-	conn   net.Conn
+	conn   *clientConn
 	idle   time.Duration
 	armed  time.Time // when the client's write deadline was last set
+
+	closed      chan struct{} // for a watched stream
+	interrupted atomic.Bool
+}
+
+// interrupt ends the stream, also in the middle of a Read.
+func (b *responseBody) interrupt() {
+	b.interrupted.Store(true)
+	if s, ok := b.stream.(fasthttp.ReadCloserWithError); ok {
+		_ = s.CloseWithError(io.ErrClosedPipe)
+	}
 }
 
 func (b *responseBody) Read(buf []byte) (int, error) {
 	n, err := b.stream.Read(buf)
 	switch {
+	case err != nil && b.interrupted.Load():
+		err = io.EOF
 	case err == io.EOF:
 		b.tally.answered(b.status)
 	case err != nil:
@@ -323,6 +372,9 @@ func (b *responseBody) Read(buf []byte) (int, error) {
 // Close is called once, also when the client went away in mid-body.
 func (b *responseBody) Close() error {
 	b.tally.answered(b.status)
+	if b.closed != nil {
+		close(b.closed)
+	}
 	err := b.resp.CloseBodyStream()
 	fasthttp.ReleaseResponse(b.resp)
 	return err

@@ -47,13 +47,14 @@ func (p *Proxy) serveHTTP2(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, p.cfg.MaxBodyBytes)
-	p.forward(w, r, p.decide(c))
+	d := p.decide(c)
+	p.forward(w, r, &d)
 }
 
-func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, d decision) {
+func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, d *decision) {
 	// What is not counted when ReverseProxy is through, the client gave up.
-	defer func() { d.tally.abandoned() }()
-	p.reverse.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), decisionKey{}, &d)))
+	defer d.tally.abandoned()
+	p.reverse.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), decisionKey{}, d)))
 }
 
 func (p *Proxy) newReverseProxy() *httputil.ReverseProxy {
@@ -224,7 +225,7 @@ func (p *Proxy) upgrade(ctx *fasthttp.RequestCtx, d decision) {
 		}
 		defer p.running.Done()
 		w := &connWriter{conn: c, header: http.Header{}}
-		p.forward(w, r, d)
+		p.forward(w, r, &d)
 		w.finish()
 	})
 }

@@ -32,6 +32,14 @@ func (c *clientConn) Read(b []byte) (int, error) {
 	return c.Conn.Read(b)
 }
 
+// socket returns the connection below TLS.
+func (c *clientConn) socket() net.Conn {
+	if tc, ok := c.Conn.(*tls.Conn); ok {
+		return tc.NetConn()
+	}
+	return c.Conn
+}
+
 func (c *clientConn) proto() string {
 	if c.tls {
 		return "https"
