@@ -48,7 +48,7 @@ func newErrorTests(cfg Config) *errorTests {
 		marginLevels:   cfg.MarginAlpha / cfg.Alpha,
 	}
 	if cfg.KillErrorRate > 0 {
-		lethal := logSpaced(1+(cfg.KillErrorRate-1)*0.8, 0.99, 5)
+		lethal := logSpaced(cfg.KillErrorRate+float64(0.2*(1-cfg.KillErrorRate)), 0.99, 5)
 		e.killRate = newRate(cfg.KillErrorRate, lethal)
 		for i := range e.kill {
 			e.kill[i] = newMixture(powerPrior(lethal, 0), reserve, cfg.Hazard, limit)
@@ -129,11 +129,11 @@ func (m *mixture) secondsTo(level float64, drift []float64) float64 {
 func (e *errorTests) secondsToPass(cfg Config, candidate, stable, errorRate, phi float64) float64 {
 	level := 1 / cfg.Beta
 	o := newOddsRatio(e.worst.null, e.worst.alts)
-	o.add(candidate, stable, candidate*errorRate, stable*errorRate)
+	o.add(candidate, stable, float64(candidate*errorRate), float64(stable*errorRate))
 	seconds := e.noWorse.secondsTo(level, scaled(o.scores, phi))
 	if errorRate <= cfg.NegligibleErrorRate {
 		r := rate{hit: e.sloRate.hit, miss: e.sloRate.miss, scores: make([]float64, len(e.sloRate.hit))}
-		r.set(candidate, candidate*errorRate)
+		r.set(candidate, float64(candidate*errorRate))
 		seconds = min(seconds, e.below.secondsTo(level, scaled(r.scores, phi)))
 	}
 	return seconds
