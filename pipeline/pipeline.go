@@ -115,8 +115,9 @@ type RollbackIntent struct {
 	Message     string           `json:"message"`
 	Outcome     headgate.Outcome `json:"outcome"`
 	TriggeredAt time.Time        `json:"triggered_at"`
-	// Stopped is true once the candidate's share was read back as zero.
-	Stopped bool `json:"stopped,omitempty"`
+	// StoppedAt is when the candidate's share was read back as zero; zero
+	// until then.
+	StoppedAt time.Time `json:"stopped_at,omitzero"`
 }
 
 // FactKind names what somebody told the engine.
@@ -161,9 +162,9 @@ type Commit struct {
 	// not lost to this commit.
 	ClaimedGen int64
 	// Runs are stored by release and stage; a later one replaces an earlier.
-	Runs       []headgate.StageRun
-	Events     []headgate.Event
-	Ticks      []TickRow
+	Runs   []headgate.StageRun
+	Events []headgate.Event
+	Ticks  []TickRow
 	// Quarantine, when set, is a digest that must not be released again.
 	Quarantine string
 	// Serve, when set, is the backend that is the service's stable one from

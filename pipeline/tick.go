@@ -46,27 +46,12 @@ func makeTick(r Record, now time.Time, counts rollout.Counts, obs Observation, r
 	return t
 }
 
-// bucketOf maps a router's latency bucket to the judge's.
-var bucketOf = func() []int64 {
-	var to []int64
-	for _, bound := range rollout.LatencyBounds() {
-		to = append(to, int64(canary.BucketOf(bound)))
-	}
-	return append(to, canary.TimeoutBucket)
-}()
-
 func canaryCounts(c rollout.Cell) canary.Counts {
 	out := canary.Counts{Requests: int64(c.Requests), Errors: int64(c.Errors)}
-	for i, n := range c.Latency {
-		if n == 0 || i >= len(bucketOf) {
-			continue
+	for bucket, n := range c.Latency {
+		if n > 0 {
+			out.Latency = append(out.Latency, [2]int64{int64(bucket), int64(n)})
 		}
-		b := [2]int64{bucketOf[i], int64(n)}
-		if last := len(out.Latency) - 1; last >= 0 && out.Latency[last][0] == b[0] {
-			out.Latency[last][1] += b[1]
-			continue
-		}
-		out.Latency = append(out.Latency, b)
 	}
 	return out
 }

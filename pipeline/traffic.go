@@ -292,11 +292,14 @@ func (e *Engine) commitRollback(ctx context.Context, c Commit, now time.Time, s 
 func (e *Engine) continueRollback(ctx context.Context, r Record, now time.Time) error {
 	c := Commit{Record: r, ClaimedGen: r.Gen}
 	intent := *r.State.Rollback
-	if !intent.Stopped {
-		if err := e.apply(ctx, split(r, 0)); err != nil {
+	if intent.StoppedAt.IsZero() {
+		err := e.apply(ctx, split(r, 0))
+		if err != nil {
 			return e.retryRollback(ctx, c, now, err)
 		}
-		intent.Stopped = true
+		if intent.StoppedAt, err = e.o.Store.Now(ctx); err != nil {
+			return err
+		}
 		c.Record.State.Rollback, c.Record.State.Share = &intent, 0
 		c.Record.NextRunAt = now
 		c.Events = []headgate.Event{event(r, now, "traffic_on_stable", "", "the routers send nobody to the candidate")}

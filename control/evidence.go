@@ -1,0 +1,301 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"log/slog"
+	"time"
+
+	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/canary"
+	"github.com/headgate/headgate/evidence"
+	"github.com/headgate/headgate/gate"
+)
+
+// maxBlob bounds what the server itself writes as evidence.
+const maxBlob = 64 << 20
+
+// heldKind is the document that names the latest evidence of one check of a
+// release: a gate, or "replay".
+const heldKind = "held_evidence"
+
+// held is the latest evidence of one check.
+type held struct {
+	Index   int64            `json:"index"`
+	Digest  string           `json:"digest"`
+	Summary evidence.Summary `json:"summary"`
+}
+
+// identity is the release as evidence knows it. A release that was never
+// created here has no digest of what runs; its id stands in, so that its
+// evidence can never pass for a real release's.
+func (p *Plane) identity(ctx context.Context, releaseID string) (headgate.Release, error) {
+	r, err := p.o.Store.Release(ctx, releaseID)
+	if err == nil {
+		return r.Release, nil
+	}
+	if headgate.AsError(err).Code != headgate.CodeReleaseNotFound {
+		return headgate.Release{}, err
+	}
+	sum := sha256.Sum256([]byte("undeclared release " + releaseID))
+	return headgate.Release{ID: releaseID, Digest: "sha256:" + hex.EncodeToString(sum[:])}, nil
+}
+
+// state signs a predicate about a release, logs it, and keeps it as the latest
+// evidence of a check.
+func (p *Plane) state(ctx context.Context, releaseID, check string, sum evidence.Summary, pred evidence.Predicate) (held, error) {
+	rel, err := p.identity(ctx, releaseID)
+	if err != nil {
+		return held{}, err
+	}
+	st, err := evidence.About(rel, pred)
+	if err != nil {
+		return held{}, err
+	}
+	rec, err := p.o.Log.Append(ctx, st)
+	if err != nil {
+		return held{}, err
+	}
+	sum.ReleaseDigest = rel.Digest
+	h := held{Index: rec.Index, Digest: rec.Digest, Summary: sum}
+	return h, p.putDocument(ctx, heldKind, releaseID+"/"+check, releaseID, "", h)
+}
+
+// holds returns the latest evidence of a check, false when there is none.
+func (p *Plane) holds(ctx context.Context, releaseID, check string) (held, bool, error) {
+	var h held
+	d, ok, err := p.o.Store.Document(ctx, heldKind, releaseID+"/"+check)
+	if err == nil && ok {
+		err = json.Unmarshal(d.Body, &h)
+	}
+	return h, ok, err
+}
+
+// blob stores v as JSON and returns it as an input of a statement.
+func (p *Plane) blob(name, format string, v any) (evidence.Input, error) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return evidence.Input{}, err
+	}
+	return p.rawBlob(name, format, p.tool(), b)
+}
+
+func (p *Plane) rawBlob(name, format string, tool evidence.Tool, b []byte) (evidence.Input, error) {
+	digest, size, err := p.o.Blobs.Put(bytes.NewReader(b), maxBlob)
+	return evidence.Input{Name: name, Digest: digest, Size: size, Format: format, Tool: tool}, err
+}
+
+// stateGate makes a gate's result evidence of a release.
+func (p *Plane) stateGate(ctx context.Context, releaseID string, in gate.Input, res gate.Result, inputs []evidence.Input) (held, error) {
+	request, err := json.Marshal(in)
+	if err != nil {
+		return held{}, err
+	}
+	rules, err := p.rawBlob("rules.json", gate.Format, p.tool(), p.o.Rules.Canonical())
+	if err != nil {
+		return held{}, err
+	}
+	now := p.o.Now().UTC()
+	d := evidence.GateDecision{
+		ReleaseID: releaseID, Time: now, Gate: res.Gate, DatasetID: in.DatasetID, Request: request,
+		Rules:      evidence.RuleSet{Digest: rules.Digest, Owner: p.o.Rules.Owner(), Reason: p.o.Rules.Reason()},
+		Thresholds: res.Thresholds, Values: res.Values, FailedChecks: res.FailedChecks,
+		Verdict: res.Verdict, Inputs: inputs, MadeBy: p.tool(),
+	}
+	for _, c := range res.Checks {
+		d.Checks = append(d.Checks, evidence.Check(c))
+	}
+	sum := evidence.Summary{Time: now, RulesDigest: p.o.Rules.Digest(), Verdict: res.Verdict}
+	return p.state(ctx, releaseID, string(res.Gate), sum, d)
+}
+
+// Seal makes the sealer look at the audit trail now. It never blocks.
+func (p *Plane) Seal() {
+	select {
+	case p.sealing <- struct{}{}:
+	default:
+	}
+}
+
+// RunSealer brings the audit trail into the evidence log until ctx ends. An
+// event enters at least once, in order, also after a crash.
+func (p *Plane) RunSealer(ctx context.Context) {
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	for {
+		if err := p.SealPending(ctx); err != nil && ctx.Err() == nil {
+			p.o.Logger.ErrorContext(ctx, "the audit trail could not enter the evidence log; it is tried again", slog.Any("error", err))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.sealing:
+		case <-ticker.C:
+		}
+	}
+}
+
+// SealPending brings what is in the audit trail now into the evidence log.
+func (p *Plane) SealPending(ctx context.Context) error {
+	for {
+		rows, err := p.o.Store.Unsealed(ctx, 100)
+		if err != nil || len(rows) == 0 {
+			return err
+		}
+		for _, row := range rows {
+			if err := p.sealEvent(ctx, row.Event); err != nil {
+				return err
+			}
+			p.o.Notify(row.Event)
+			if err := p.o.Store.MarkSealed(ctx, row.Seq); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// sealEvent logs an event, and with it the result that it announces.
+func (p *Plane) sealEvent(ctx context.Context, ev headgate.Event) error {
+	if ev.ReleaseID == "" {
+		st, err := evidence.AboutServer(ev)
+		if err == nil {
+			_, err = p.o.Log.Append(ctx, st)
+		}
+		return err
+	}
+	rel, err := p.identity(ctx, ev.ReleaseID)
+	if err != nil {
+		return err
+	}
+	preds := []evidence.Predicate{evidence.AuditEvent{Event: ev}}
+	more, err := p.announced(ctx, ev)
+	if err != nil {
+		return err
+	}
+	for _, pred := range append(preds, more...) {
+		st, err := evidence.About(rel, pred)
+		if err != nil {
+			return err
+		}
+		if _, err := p.o.Log.Append(ctx, st); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// announced are the results whose end an event tells.
+func (p *Plane) announced(ctx context.Context, ev headgate.Event) ([]evidence.Predicate, error) {
+	var out []evidence.Predicate
+	switch ev.Kind {
+	case "stage_finished":
+		runs, err := p.o.Store.StageRuns(ctx, ev.ReleaseID)
+		if err != nil {
+			return nil, err
+		}
+		for _, run := range runs {
+			if run.Stage == ev.Stage {
+				out = append(out, evidence.StageResult{StageRun: run, Time: ev.Time, MadeBy: p.tool()})
+			}
+		}
+		if ev.Stage != headgate.StageCanary {
+			return out, nil
+		}
+		verdict, ok, err := p.canaryVerdict(ctx, ev)
+		if ok {
+			out = append(out, verdict)
+		}
+		return out, err
+	case "rollback_finished":
+		rec, err := p.o.Store.Release(ctx, ev.ReleaseID)
+		if err != nil {
+			return nil, err
+		}
+		all, err := p.o.Store.Rollbacks(ctx, ev.ReleaseID)
+		if err != nil || len(all) == 0 {
+			return nil, err
+		}
+		return append(out, p.rollbackStatement(rec, all[len(all)-1], ev.Time)), nil
+	}
+	return nil, nil
+}
+
+func (p *Plane) canaryVerdict(ctx context.Context, ev headgate.Event) (evidence.CanaryVerdict, bool, error) {
+	rec, err := p.o.Store.Release(ctx, ev.ReleaseID)
+	if err != nil {
+		return evidence.CanaryVerdict{}, false, err
+	}
+	rows, err := p.o.Store.Ticks(ctx, ev.ReleaseID)
+	if err != nil || len(rows) == 0 {
+		return evidence.CanaryVerdict{}, false, err
+	}
+	var log bytes.Buffer
+	for _, row := range rows {
+		if err := canary.WriteTick(&log, row.Tick); err != nil {
+			return evidence.CanaryVerdict{}, false, err
+		}
+	}
+	ticks, err := p.rawBlob("ticks.jsonl", evidence.TickLog, p.tool(), log.Bytes())
+	if err != nil {
+		return evidence.CanaryVerdict{}, false, err
+	}
+	cfg, err := json.Marshal(rec.Plan.Canary)
+	if err != nil {
+		return evidence.CanaryVerdict{}, false, err
+	}
+	last := rows[len(rows)-1].Decision
+	decision, err := json.Marshal(last)
+	if err != nil {
+		return evidence.CanaryVerdict{}, false, err
+	}
+	return evidence.CanaryVerdict{
+		ReleaseID: ev.ReleaseID, Time: ev.Time, StartedAt: rows[0].Tick.Time, Share: rec.Plan.Share,
+		Stable:    evidence.ArmCounts{Requests: last.Stable.Requests, Errors: last.Stable.Errors},
+		Candidate: evidence.ArmCounts{Requests: last.Candidate.Requests, Errors: last.Candidate.Errors},
+		EValue:    last.Evidence.Combined, Alpha: rec.Plan.Canary.Alpha, Verdict: last.Verdict, Reasons: last.Reasons,
+		Config: cfg, Decision: decision, Inputs: []evidence.Input{ticks}, MadeBy: p.tool(),
+	}, true, nil
+}
+
+// statementsOf counts and returns a release's statements in the log.
+func (p *Plane) statementsOf(ctx context.Context, releaseID string) ([]evidence.Entry, error) {
+	return p.o.Log.Entries(ctx, evidence.EntryQuery{ReleaseID: releaseID})
+}
+
+// Reevaluate judges a recorded gate decision again, for a verifier.
+func Reevaluate(d evidence.GateDecision, rules []byte) (evidence.Reevaluation, error) {
+	set, err := gate.ParseRules("rules.json", rules)
+	if err != nil {
+		return evidence.Reevaluation{}, err
+	}
+	var in gate.Input
+	dec := json.NewDecoder(bytes.NewReader(d.Request))
+	dec.UseNumber()
+	if err := dec.Decode(&in); err != nil {
+		return evidence.Reevaluation{}, headgate.Invalidf("the recorded request is not readable: %w", err)
+	}
+	res, err := gate.Evaluate(set, d.Gate, in)
+	if err != nil {
+		return evidence.Reevaluation{}, err
+	}
+	return evidence.Reevaluation{Verdict: res.Verdict, FailedChecks: res.FailedChecks, Thresholds: res.Thresholds, Values: res.Values}, nil
+}
+
+// ReplayCanary judges a recorded canary again, for a verifier.
+func ReplayCanary(v evidence.CanaryVerdict, ticks []byte) (headgate.Verdict, error) {
+	var cfg canary.Config
+	if err := json.Unmarshal(v.Config, &cfg); err != nil {
+		return "", headgate.Invalidf("the recorded configuration is not readable: %w", err)
+	}
+	verdict := headgate.Insufficient
+	for d, err := range canary.Replay(bytes.NewReader(ticks), cfg) {
+		if err != nil {
+			return "", err
+		}
+		verdict = d.Verdict
+	}
+	return verdict, nil
+}

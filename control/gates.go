@@ -1,0 +1,377 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/access"
+	"github.com/headgate/headgate/canary"
+	"github.com/headgate/headgate/dictionary"
+	"github.com/headgate/headgate/evidence"
+	"github.com/headgate/headgate/gate"
+	"github.com/headgate/headgate/gate/report"
+	"github.com/headgate/headgate/pipeline"
+)
+
+// GateRequest is the contract's body of POST …-gates/evaluate.
+type GateRequest struct {
+	ReleaseID string         `json:"release_id,omitempty"`
+	DatasetID string         `json:"dataset_id"`
+	Metrics   map[string]any `json:"metrics"`
+}
+
+// EvaluateGate judges the metrics of a request. With a release id the result
+// becomes evidence of that release.
+func (p *Plane) EvaluateGate(ctx context.Context, who access.Identity, g headgate.Gate, req GateRequest) (gate.Result, error) {
+	in := gate.Input{DatasetID: req.DatasetID, Metrics: req.Metrics}
+	res, err := gate.Evaluate(p.o.Rules, g, in)
+	if err != nil || req.ReleaseID == "" {
+		return res, err
+	}
+	if _, err := p.stateGate(ctx, req.ReleaseID, in, res, []evidence.Input{}); err != nil {
+		return res, err
+	}
+	return res, p.record(ctx, "", p.gateEvent(who, req.ReleaseID, res))
+}
+
+func (p *Plane) gateEvent(who access.Identity, releaseID string, res gate.Result) headgate.Event {
+	return headgate.Event{
+		Kind: "gate_evaluated", ReleaseID: releaseID, TenantID: who.TenantID, Actor: who.Name, From: who.From, Verdict: res.Verdict,
+		Message: fmt.Sprintf("%s gate: %s", res.Gate, strings.Join(append([]string{string(res.Verdict)}, res.FailedChecks...), " ")),
+	}
+}
+
+// reportKind is the document of a tool's report that was added to a release.
+const reportKind = "report"
+
+// Report is a tool's report that was added to a release as evidence.
+type Report struct {
+	Gate  headgate.Gate  `json:"gate"`
+	Input evidence.Input `json:"input"`
+	Facts report.Facts   `json:"facts"`
+}
+
+// AddReport reads a tool's report, keeps it without the secrets it may quote,
+// and makes it an input of the release's gate. An empty format is recognised
+// from the content.
+func (p *Plane) AddReport(ctx context.Context, who access.Identity, releaseID string, g headgate.Gate, format, name string, columns map[string]string, r io.Reader) (Report, error) {
+	rec, err := p.release(ctx, who, releaseID)
+	if err != nil {
+		return Report{}, err
+	}
+	if !slices.Contains(headgate.GateD(), g) {
+		return Report{}, headgate.Invalidf("gate must be one of quality, performance, security, cost")
+	}
+	raw, err := io.ReadAll(io.LimitReader(r, report.DefaultMaxBytes+1))
+	if err != nil {
+		return Report{}, headgate.Invalidf("the report could not be read to its end; send it again").Wrap(err)
+	}
+	if len(raw) > report.DefaultMaxBytes {
+		return Report{}, headgate.Errorf(headgate.CodeBodyTooLarge, headgate.ClassValidation,
+			"the report is larger than %d MiB; send a summary", report.DefaultMaxBytes>>20)
+	}
+	if format == "" {
+		if format, err = report.Detect(bytes.NewReader(raw)); err != nil {
+			return Report{}, err
+		}
+	}
+	opts := report.Options{Source: name, Columns: columns}
+	facts, err := report.Parse(format, bytes.NewReader(raw), opts)
+	if err != nil {
+		return Report{}, err
+	}
+	clean, err := report.Redact(format, bytes.NewReader(raw), opts)
+	if err != nil {
+		return Report{}, err
+	}
+	tool := evidence.Tool{Name: facts.Tool.Name, Version: facts.Tool.Version}
+	in, err := p.rawBlob(name, format, tool, clean)
+	if err != nil {
+		return Report{}, err
+	}
+	rep := Report{Gate: g, Input: in, Facts: facts}
+	// The same file for the same gate is the same report.
+	id := fmt.Sprintf("%s/%s/%s", releaseID, g, name)
+	if err := p.putDocument(ctx, reportKind, id, releaseID, rec.TenantID, rep); err != nil {
+		return Report{}, err
+	}
+	ev := headgate.Event{
+		Kind: "evidence_added", ReleaseID: releaseID, Service: rec.Service, TenantID: rec.TenantID, Actor: who.Name, From: who.From,
+		Message: fmt.Sprintf("%s report %s for the %s gate", format, name, g), Data: map[string]any{"digest": in.Digest},
+	}
+	return rep, p.signal(ctx, releaseID, pipeline.Fact{Kind: pipeline.FactEvidence, Actor: who.Name, Summary: name}, ev)
+}
+
+// reports returns a release's reports for a gate, and which files the
+// description asks for that are not there yet.
+func (p *Plane) reports(ctx context.Context, s *Service, releaseID string) (map[headgate.Gate][]Report, []string, error) {
+	docs, err := p.o.Store.Documents(ctx, reportKind, releaseID)
+	if err != nil {
+		return nil, nil, err
+	}
+	got := map[headgate.Gate][]Report{}
+	names := map[string]bool{}
+	for _, d := range docs {
+		var rep Report
+		if err := json.Unmarshal(d.Body, &rep); err != nil {
+			return nil, nil, err
+		}
+		got[rep.Gate] = append(got[rep.Gate], rep)
+		names[string(rep.Gate)+"/"+rep.Input.Name] = true
+	}
+	var missing []string
+	for _, want := range s.Stages.Reports {
+		if name := ReportName(want.File); !names[string(want.Gate)+"/"+name] {
+			missing = append(missing, fmt.Sprintf("%s report %s", want.Gate, name))
+		}
+	}
+	return got, missing, nil
+}
+
+// ReportName is the name under which a report's file is added.
+func ReportName(file string) string { return file[strings.LastIndexByte(file, '/')+1:] }
+
+// liveFigures are the gate metrics that the metric store answers.
+var liveFigures = map[headgate.Gate][]string{
+	headgate.GatePerformance: {
+		"api_p95_s", "retrieval_p95_s", "parse_50p_p95_s", "evaluation_p95_s", "queue_dlq_rate", "cache_hit_rate",
+	},
+	headgate.GateSecurity: {"high_risk_approval_coverage", "log_redaction_failures"},
+	headgate.GateCost:     {"task_cost_p95", "routing_degrade_passed", "degrade_availability", "budget_alert_coverage"},
+}
+
+// measure adds figures within a scope to a gate's input, each with the query
+// that was asked. A figure without data is one with zero samples. It returns
+// the names of those.
+func (p *Plane) measure(ctx context.Context, in *gate.Input, scope dictionary.Scope, names map[string]string) ([]string, error) {
+	var missing []string
+	zero := int64(0)
+	for _, figure := range slices.Sorted(maps.Keys(names)) {
+		metric := names[figure]
+		if _, ok := in.Metrics[metric]; ok {
+			continue // a tool's report says it
+		}
+		q, err := p.o.Dictionary.Query(figure, scope)
+		if err != nil {
+			return nil, err
+		}
+		v, ok, err := p.o.Figures.Number(ctx, q, p.o.Now())
+		if err != nil {
+			return nil, err
+		}
+		origin := gate.Origin{Source: q, Window: scope.Window.String()}
+		if !ok || v != v {
+			origin.Samples = &zero
+			missing = append(missing, metric)
+		} else {
+			in.Metrics[metric] = typed(metric, v)
+		}
+		in.Origins[metric] = origin
+	}
+	return missing, nil
+}
+
+// typed gives a figure the type that the contract asks for.
+func typed(metric string, v float64) any {
+	switch metric {
+	case "routing_degrade_passed":
+		return v >= 1
+	case "log_redaction_failures":
+		return int64(v)
+	default:
+		return v
+	}
+}
+
+func same(names []string) map[string]string {
+	m := make(map[string]string, len(names))
+	for _, n := range names {
+		m[n] = n
+	}
+	return m
+}
+
+// gateInput puts together what a gate of a release is judged on.
+func (p *Plane) gateInput(ctx context.Context, s *Service, r pipeline.Record, g headgate.Gate, reports []Report) (gate.Input, []evidence.Input, []string, error) {
+	facts := make([]report.Facts, 0, len(reports))
+	inputs := make([]evidence.Input, 0, len(reports))
+	for _, rep := range reports {
+		facts = append(facts, rep.Facts)
+		inputs = append(inputs, rep.Input)
+	}
+	in, err := report.Merge(g, s.Name+"/"+r.Version, facts...)
+	if err != nil {
+		return in, nil, nil, err
+	}
+	if in.Metrics == nil {
+		in.Metrics = map[string]any{}
+	}
+	if in.Origins == nil {
+		in.Origins = map[string]gate.Origin{}
+	}
+	scope := dictionary.Scope{
+		Service: s.Name, Version: r.Version, Environment: s.Environments.Staging, Window: s.Gates.Window,
+	}
+	if g == headgate.GateCost {
+		// The same sessions on both versions: those of the replay's tenant.
+		scope.Tenant = s.Replay.Tenant
+		base := scope
+		base.Version, base.Environment = r.Plan.Stable.Version, s.Environments.Production
+		missing, err := p.measure(ctx, &in, base, map[string]string{"task_cost_p95": "baseline_task_cost_p95"})
+		if err != nil || len(missing) > 0 {
+			return in, inputs, missing, err
+		}
+		missing, err = p.measure(ctx, &in, scope, map[string]string{"task_cost_p95": "task_cost_p95"})
+		if err != nil || len(missing) > 0 {
+			return in, inputs, missing, err
+		}
+		scope.Tenant = ""
+	}
+	missing, err := p.measure(ctx, &in, scope, same(liveFigures[g]))
+	if err != nil {
+		return in, nil, nil, err
+	}
+	if g == headgate.GateSecurity {
+		more, err := p.isolationInput(ctx, r.ID, &in)
+		if err != nil {
+			return in, nil, nil, err
+		}
+		inputs = append(inputs, more...)
+	}
+	return in, inputs, missing, nil
+}
+
+// settleTime is how long after the last report a figure may still be on its
+// way through the telemetry pipeline.
+const settleTime = 15 * time.Second
+
+// GateD is the runner of stage gate_d: all four gates on what tools reported,
+// what the isolation probes found, and what telemetry shows.
+func (p *Plane) GateD(ctx context.Context, r pipeline.Record) (pipeline.Result, error) {
+	s, err := p.Service(r.Service)
+	if err != nil {
+		return pipeline.Result{}, err
+	}
+	reports, absent, err := p.reports(ctx, s, r.ID)
+	if err != nil {
+		return pipeline.Result{}, err
+	}
+	if len(absent) > 0 {
+		return pipeline.Result{Waiting: "waits for the client to add " + strings.Join(absent, ", ")}, nil
+	}
+	type judged struct {
+		in     gate.Input
+		inputs []evidence.Input
+	}
+	all := map[headgate.Gate]judged{}
+	var missing []string
+	for _, g := range headgate.GateD() {
+		in, inputs, m, err := p.gateInput(ctx, s, r, g, reports[g])
+		if err != nil {
+			return pipeline.Result{}, err
+		}
+		all[g] = judged{in, inputs}
+		missing = append(missing, m...)
+	}
+	if len(missing) > 0 && p.o.Now().Sub(p.lastReport(ctx, r)) < settleTime {
+		return pipeline.Result{Waiting: "waits for telemetry of " + r.Version + ": " + strings.Join(missing, ", ")}, nil
+	}
+	out := pipeline.Result{Verdict: headgate.Pass}
+	for _, g := range headgate.GateD() {
+		res, err := gate.Evaluate(p.o.Rules, g, all[g].in)
+		if err != nil {
+			return pipeline.Result{}, err
+		}
+		live, err := p.blob(string(g)+"-input.json", "gate-metrics", all[g].in)
+		if err != nil {
+			return pipeline.Result{}, err
+		}
+		if _, err := p.stateGate(ctx, r.ID, all[g].in, res, append(all[g].inputs, live)); err != nil {
+			return pipeline.Result{}, err
+		}
+		if err := p.record(ctx, fmt.Sprintf("%s/gate_d/%d/%s", r.ID, r.Attempt, g), p.gateEvent(access.Identity{Name: "headgate", TenantID: r.TenantID}, r.ID, res)); err != nil {
+			return pipeline.Result{}, err
+		}
+		if !res.Passed {
+			out.Verdict = headgate.Fail
+			out.Reasons = append(out.Reasons, res.FailedChecks...)
+		}
+	}
+	out.Summary = "all four gates passed"
+	if out.Verdict != headgate.Pass {
+		out.Summary = "stopped by " + strings.Join(out.Reasons, ", ")
+	}
+	return out, nil
+}
+
+// lastReport is when the stage had everything from the client.
+func (p *Plane) lastReport(ctx context.Context, r pipeline.Record) time.Time {
+	last := r.StageStartedAt
+	docs, err := p.o.Store.Documents(ctx, reportKind, r.ID)
+	if err != nil {
+		return last
+	}
+	for _, d := range docs {
+		if d.At.After(last) {
+			last = d.At
+		}
+	}
+	return last
+}
+
+// checkEvery is how many ticks lie between two looks at the performance gate
+// under user traffic, and liveWindow the time each look covers.
+const (
+	checkEvery = 5
+	liveWindow = 30 * time.Second
+	staleAfter = 20 * time.Second
+)
+
+// Observe looks at a canary's live telemetry: whether it still arrives, and
+// every few ticks whether the candidate breaches the performance gate.
+func (p *Plane) Observe(ctx context.Context, r pipeline.Record) (pipeline.Observation, error) {
+	s, err := p.Service(r.Service)
+	if err != nil {
+		return pipeline.Observation{}, err
+	}
+	now := p.o.Now()
+	// A restart forgets when telemetry last came; it gets as long as the
+	// canary's own start.
+	last := p.started
+	if r.StageStartedAt.After(last) {
+		last = r.StageStartedAt
+	}
+	if at, ok := p.o.Freshness(r.Service, r.Version); ok && at.After(last) {
+		last = at
+	}
+	if age := now.Sub(last); age > staleAfter {
+		return pipeline.Observation{Stale: fmt.Sprintf("no telemetry from %s %s for %s", r.Service, r.Version, age.Round(time.Second))}, nil
+	}
+	if r.State.Ticks%checkEvery != 0 || now.Sub(r.StageStartedAt) < liveWindow {
+		return pipeline.Observation{}, nil
+	}
+	in := gate.Input{DatasetID: "canary", Metrics: map[string]any{}, Origins: map[string]gate.Origin{}}
+	scope := dictionary.Scope{Service: s.Name, Version: r.Version, Environment: s.Environments.Production, Window: liveWindow}
+	if _, err := p.measure(ctx, &in, scope, same(liveFigures[headgate.GatePerformance])); err != nil {
+		return pipeline.Observation{}, err
+	}
+	res, err := gate.Evaluate(p.o.Rules, headgate.GatePerformance, in)
+	if err != nil {
+		return pipeline.Observation{}, err
+	}
+	var obs pipeline.Observation
+	for _, c := range res.Checks {
+		if c.Verdict == headgate.Pass || c.Verdict == headgate.Fail {
+			obs.Checks = append(obs.Checks, canary.Check{Gate: res.Gate, MetricCode: c.Code, Breached: c.Verdict == headgate.Fail})
+		}
+	}
+	return obs, nil
+}

@@ -1,0 +1,331 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/access"
+	"github.com/headgate/headgate/evidence"
+	"github.com/headgate/headgate/gate"
+	"github.com/headgate/headgate/pipeline"
+	"github.com/headgate/headgate/rollout"
+)
+
+const (
+	assessmentKind = "assessment"
+	executionKind  = "execution"
+)
+
+// evidenceAge is how old the evidence of a check may be: figures and replays
+// age with what they measured, plans and preparations with the day.
+var evidenceAge = map[string]time.Duration{
+	string(headgate.GateQuality): 24 * time.Hour, string(headgate.GatePerformance): 6 * time.Hour,
+	string(headgate.GateSecurity): 24 * time.Hour, string(headgate.GateCost): 6 * time.Hour,
+	string(headgate.GateRollout): 24 * time.Hour, string(headgate.GateRollback): 24 * time.Hour,
+	string(headgate.GateOps): 24 * time.Hour, replayCheck: 6 * time.Hour,
+}
+
+// ReadinessRequest is the contract's body of POST …/readiness/evaluate and
+// …/pipeline/execute.
+type ReadinessRequest struct {
+	ReleaseID      string                 `json:"release_id"`
+	DatasetVersion string                 `json:"dataset_version"`
+	ReplayPassed   bool                   `json:"replay_passed"`
+	GateResults    map[headgate.Gate]bool `json:"gate_results"`
+}
+
+// EvaluateReadiness assesses a release over the seven gates and the replay.
+func (p *Plane) EvaluateReadiness(ctx context.Context, who access.Identity, req ReadinessRequest) (gate.Assessment, error) {
+	a, err := p.assess(ctx, who.TenantID, req, gate.Mode(p.o.Settings.EvidenceMode))
+	if err != nil {
+		return a, err
+	}
+	if err := p.putDocument(ctx, assessmentKind, a.AssessmentID, req.ReleaseID, who.TenantID, a); err != nil {
+		return a, err
+	}
+	return a, p.record(ctx, "", headgate.Event{
+		Kind: "readiness_evaluated", ReleaseID: req.ReleaseID, TenantID: who.TenantID, Actor: who.Name, From: who.From,
+		Verdict: passFail(a.Admitted), Message: strings.Join(a.FailedChecks, " "), Data: map[string]any{"assessment_id": a.AssessmentID},
+	})
+}
+
+func (p *Plane) assess(ctx context.Context, tenant string, req ReadinessRequest, mode gate.Mode) (gate.Assessment, error) {
+	in := gate.ReadinessInput{
+		AssessmentID: headgate.NewID("ra"), TenantID: tenant, ReleaseID: req.ReleaseID, DatasetVersion: req.DatasetVersion,
+		ReplayPassed: req.ReplayPassed, GateResults: req.GateResults, Mode: mode, Evidence: map[headgate.Gate]gate.Evidence{},
+	}
+	if mode == gate.Verified {
+		if err := p.examine(ctx, req.ReleaseID); err != nil {
+			return gate.Assessment{}, err
+		}
+	}
+	rel, err := p.identity(ctx, req.ReleaseID)
+	if err != nil {
+		return gate.Assessment{}, err
+	}
+	notBefore, err := p.lastRollback(ctx, req.ReleaseID)
+	if err != nil {
+		return gate.Assessment{}, err
+	}
+	for _, g := range headgate.Gates() {
+		want := evidence.Want{ReleaseDigest: rel.Digest, MaxAge: evidenceAge[string(g)]}
+		if g != headgate.GateRollout && g != headgate.GateRollback && g != headgate.GateOps {
+			want.RulesDigest = p.o.Rules.Digest()
+		}
+		ev, ok, err := p.admissible(ctx, req.ReleaseID, string(g), want)
+		if err != nil {
+			return gate.Assessment{}, err
+		}
+		if ok {
+			in.Evidence[g] = ev
+		}
+	}
+	ev, ok, err := p.admissible(ctx, req.ReleaseID, replayCheck,
+		evidence.Want{ReleaseDigest: rel.Digest, MaxAge: evidenceAge[replayCheck], NotBefore: notBefore})
+	if err != nil {
+		return gate.Assessment{}, err
+	}
+	if ok {
+		in.Replay = &ev
+	}
+	return gate.Readiness(in), nil
+}
+
+// admissible returns the latest evidence of a check and whether it counts now.
+func (p *Plane) admissible(ctx context.Context, releaseID, check string, want evidence.Want) (gate.Evidence, bool, error) {
+	h, ok, err := p.holds(ctx, releaseID, check)
+	if err != nil || !ok {
+		return gate.Evidence{}, false, err
+	}
+	fresh, reason := evidence.Admissible(h.Summary, want, p.o.Now())
+	return gate.Evidence{
+		ID: fmt.Sprintf("log/%d", h.Index), Digest: h.Digest, Verdict: h.Summary.Verdict,
+		Fresh: fresh || reason == evidence.ReasonNotPassing, Reason: reason,
+	}, true, nil
+}
+
+// lastRollback is when the service of a release was last rolled back; a replay
+// from before it proves nothing.
+func (p *Plane) lastRollback(ctx context.Context, releaseID string) (time.Time, error) {
+	all, err := p.o.Store.Rollbacks(ctx, releaseID)
+	if err != nil || len(all) == 0 {
+		return time.Time{}, err
+	}
+	return all[len(all)-1].TriggeredAt, nil
+}
+
+// examine makes fresh evidence of the three gates that are about this server
+// and the service's description rather than about the candidate.
+func (p *Plane) examine(ctx context.Context, releaseID string) error {
+	s, rec, err := p.serviceOf(ctx, releaseID)
+	if err != nil {
+		if headgate.AsError(err).Code == headgate.CodeServiceNotFound {
+			return nil // nothing to examine, so no evidence
+		}
+		return err
+	}
+	findings := map[headgate.Gate][]string{
+		headgate.GateRollout:  p.examineRollout(ctx, releaseID),
+		headgate.GateRollback: p.examineRollback(ctx, s, rec),
+		headgate.GateOps:      examineOps(s),
+	}
+	for _, g := range []headgate.Gate{headgate.GateRollout, headgate.GateRollback, headgate.GateOps} {
+		now := p.o.Now().UTC()
+		verdict := passFail(len(findings[g]) == 0)
+		run := headgate.StageRun{
+			ReleaseID: releaseID, Stage: headgate.StageRollout, Attempt: 1, Verdict: verdict, Reasons: findings[g],
+			Summary: string(g) + " gate", StartedAt: now, EndedAt: now,
+		}
+		_, err := p.state(ctx, releaseID, string(g), evidence.Summary{Time: now, Verdict: verdict},
+			evidence.StageResult{StageRun: run, Time: now, Facts: map[string]any{"gate": g}, MadeBy: p.tool()})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *Plane) examineRollout(ctx context.Context, releaseID string) []string {
+	if _, err := p.o.Store.Plan(ctx, releaseID); err != nil {
+		return []string{headgate.AsError(err).Message}
+	}
+	return nil
+}
+
+// examineRollback checks that a rollback could be done now: the router
+// answers, every component can be read, stable is up, and there is a suite to
+// verify with.
+func (p *Plane) examineRollback(ctx context.Context, s *Service, rec *pipeline.Record) []string {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	var out []string
+	st, err := s.Router.Status(ctx)
+	if err != nil {
+		out = append(out, "the router does not answer: "+headgate.AsError(err).Message)
+	}
+	for _, b := range st.Backends {
+		if b.Arm == headgate.Stable && !b.Healthy {
+			out = append(out, "stable ("+b.URL+") is not healthy; there would be nothing to go back to")
+		}
+	}
+	if s.Suite == nil {
+		out = append(out, "there is no replay suite, so a rollback could not be verified")
+	}
+	if rec == nil {
+		return out
+	}
+	for _, ch := range rec.Changes {
+		if ch.From == "" {
+			out = append(out, "the release does not say which version of "+string(ch.Component)+" it replaces")
+		}
+	}
+	return out
+}
+
+// examineOps checks that somebody would know what to do at 3 a.m.
+func examineOps(s *Service) []string {
+	var out []string
+	for _, f := range []struct{ what, value string }{{"owner", s.Owner}, {"on_call", s.OnCall}} {
+		if f.value == "" {
+			out = append(out, "headgate.yaml names no "+f.what)
+		}
+	}
+	if len(s.Runbooks) == 0 {
+		out = append(out, "headgate.yaml names no runbooks")
+	}
+	return out
+}
+
+// Ready is the runner of stage rollout: the release is admitted only on fresh
+// evidence, and its rollout plan is put in place.
+func (p *Plane) Ready(ctx context.Context, r pipeline.Record) (pipeline.Result, error) {
+	if _, err := p.o.Store.Plan(ctx, r.ID); headgate.AsError(err).Code == headgate.CodeReleasePolicyNotFound && err != nil {
+		if err := p.o.Store.PutPlan(ctx, r.Plan.Rollout); err != nil {
+			return pipeline.Result{}, err
+		}
+	}
+	if !p.o.Settings.ReadinessRequired {
+		return pipeline.Result{Verdict: headgate.Pass, Summary: "readiness is not required here (P6_READINESS_REQUIRED=false)"}, nil
+	}
+	s, err := p.Service(r.Service)
+	if err != nil {
+		return pipeline.Result{}, err
+	}
+	dataset, err := s.Feedback.Dataset(ctx, r.TenantID)
+	if err != nil {
+		return pipeline.Result{}, err
+	}
+	claims := map[headgate.Gate]bool{}
+	for _, g := range headgate.Gates() {
+		claims[g] = true
+	}
+	// The pipeline itself never trusts a claim, whatever the mode.
+	a, err := p.assess(ctx, r.TenantID, ReadinessRequest{ReleaseID: r.ID, DatasetVersion: dataset, ReplayPassed: true, GateResults: claims}, gate.Verified)
+	if err != nil {
+		return pipeline.Result{}, err
+	}
+	if err := p.putDocument(ctx, assessmentKind, a.AssessmentID, r.ID, r.TenantID, a); err != nil {
+		return pipeline.Result{}, err
+	}
+	if !a.Admitted {
+		return pipeline.Result{Verdict: headgate.Fail, Reasons: a.FailedChecks, Summary: "not admitted: " + strings.Join(a.FailedChecks, ", ")}, nil
+	}
+	return pipeline.Result{
+		Verdict: headgate.Pass,
+		Summary: fmt.Sprintf("admitted on evidence; the canary may meet %s", strings.Join(r.Plan.Tenants, ", ")),
+	}, nil
+}
+
+// Execution is the contract's answer of POST …/pipeline/execute.
+type Execution struct {
+	PipelineID            string           `json:"pipeline_id"`
+	ReleaseID             string           `json:"release_id"`
+	TenantID              string           `json:"tenant_id"`
+	DatasetVersion        string           `json:"dataset_version"`
+	Stage                 string           `json:"stage"`
+	Admitted              bool             `json:"admitted"`
+	FailedChecks          []string         `json:"failed_checks"`
+	ReadinessAssessmentID *string          `json:"readiness_assessment_id"`
+	Canary                ExecutionCanary  `json:"canary"`
+	Rollback              ExecutionLimit   `json:"rollback"`
+	ReadinessRequired     bool             `json:"readiness_required"`
+	Readiness             *gate.Assessment `json:"readiness,omitempty"`
+}
+
+// ExecutionCanary is how a release that is ready would meet users.
+type ExecutionCanary struct {
+	Ratio       float64 `json:"ratio"`
+	DurationMin int     `json:"duration_min"`
+}
+
+// ExecutionLimit is how long a rollback may take.
+type ExecutionLimit struct {
+	MaxMinutes int `json:"max_minutes"`
+}
+
+// ExecutePipeline says whether a release is ready, and how it would go on.
+func (p *Plane) ExecutePipeline(ctx context.Context, who access.Identity, req ReadinessRequest) (Execution, error) {
+	st := p.o.Settings
+	out := Execution{
+		PipelineID: headgate.NewID("pl"), ReleaseID: req.ReleaseID, TenantID: who.TenantID, DatasetVersion: req.DatasetVersion,
+		Stage: "release_ready", Admitted: true, FailedChecks: []string{},
+		Canary:   ExecutionCanary{Ratio: st.CanaryRatio, DurationMin: st.CanaryDurationMin},
+		Rollback: ExecutionLimit{MaxMinutes: st.RollbackMaxMinutes}, ReadinessRequired: st.ReadinessRequired,
+	}
+	if st.ReadinessRequired {
+		a, err := p.EvaluateReadiness(ctx, who, req)
+		if err != nil {
+			return out, err
+		}
+		out.Readiness, out.ReadinessAssessmentID = &a, &a.AssessmentID
+		out.Admitted, out.FailedChecks = a.Admitted, a.FailedChecks
+	}
+	if !out.Admitted {
+		out.Stage = "release_blocked"
+	}
+	if err := p.putDocument(ctx, executionKind, out.PipelineID, req.ReleaseID, who.TenantID, out); err != nil {
+		return out, err
+	}
+	return out, p.record(ctx, "", headgate.Event{
+		Kind: "pipeline_executed", ReleaseID: req.ReleaseID, TenantID: who.TenantID, Actor: who.Name, From: who.From,
+		Verdict: passFail(out.Admitted), Message: out.Stage, Data: map[string]any{"pipeline_id": out.PipelineID},
+	})
+}
+
+// PutPlan posts a release's rollout plan; posting again replaces it. While the
+// service is frozen it is ROLLOUT_FROZEN.
+func (p *Plane) PutPlan(ctx context.Context, who access.Identity, plan rollout.Plan) error {
+	if s, rec, err := p.serviceOf(ctx, plan.ReleaseID); err == nil && rec != nil {
+		active, err := p.o.Store.Active(ctx, s.Name)
+		if err != nil {
+			return err
+		}
+		if len(active) > 0 {
+			return headgate.Errorf(headgate.CodeRolloutFrozen, headgate.ClassBusinessRule,
+				"a rollback of %s awaits its replay; rollout changes wait until it has passed", s.Name)
+		}
+		if rec.State.Holding {
+			return headgate.Errorf(headgate.CodeReleaseActive, headgate.ClassBusinessRule,
+				"the release meets users under the plan it began with; abort it to change the plan")
+		}
+	}
+	if err := p.o.Store.PutPlan(ctx, plan); err != nil {
+		return err
+	}
+	return p.record(ctx, "", headgate.Event{
+		Kind: "rollout_planned", ReleaseID: plan.ReleaseID, TenantID: who.TenantID, Actor: who.Name, From: who.From,
+		Message: strings.Join(plan.TenantWhitelist, ", "),
+	})
+}
+
+// Decide says whether a release's plan admits a request's subject.
+func (p *Plane) Decide(ctx context.Context, releaseID string, subject rollout.Subject) (rollout.Decision, error) {
+	plan, err := p.o.Store.Plan(ctx, releaseID)
+	if err != nil {
+		return rollout.Decision{}, err
+	}
+	return plan.Decide(subject), nil
+}

@@ -1,0 +1,285 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/access"
+	"github.com/headgate/headgate/canary"
+	"github.com/headgate/headgate/pipeline"
+	"github.com/headgate/headgate/rollout"
+)
+
+// ReleaseRequest asks for a release to begin.
+type ReleaseRequest struct {
+	// ID makes the request repeatable; empty means a new one.
+	ID      string            `json:"release_id,omitempty"`
+	Service string            `json:"service,omitempty"`
+	Version string            `json:"version"`
+	Digest  string            `json:"digest"`
+	Changes []headgate.Change `json:"changes,omitempty"`
+	Source  headgate.Source   `json:"source,omitzero"`
+	// StagingURL and CandidateURL default to the service's targets.
+	StagingURL   string `json:"staging_url,omitempty"`
+	CandidateURL string `json:"candidate_url,omitempty"`
+	HighRisk     bool   `json:"high_risk,omitempty"`
+}
+
+// View is a release as people and clients see it.
+type View struct {
+	headgate.Release
+	Phase     pipeline.Phase      `json:"phase"`
+	Note      string              `json:"note,omitempty"`
+	Share     float64             `json:"share"`
+	Canary    *canary.Decision    `json:"canary,omitempty"`
+	StageRuns []headgate.StageRun `json:"stage_runs"`
+	// Deadline ends the present stage; zero for none.
+	Deadline time.Time `json:"deadline,omitzero"`
+	Evidence int       `json:"evidence"`
+}
+
+var (
+	idPattern     = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
+	digestPattern = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+)
+
+// CreateRelease begins a release.
+func (p *Plane) CreateRelease(ctx context.Context, who access.Identity, req ReleaseRequest) (View, error) {
+	s, err := p.Service(req.Service)
+	if err != nil {
+		return View{}, err
+	}
+	rel := headgate.Release{
+		ID: req.ID, Service: s.Name, TenantID: who.TenantID, Version: req.Version, Changes: req.Changes, Source: req.Source,
+		Digest: req.Digest, StagingURL: req.StagingURL, CandidateURL: req.CandidateURL, HighRisk: req.HighRisk,
+	}
+	if rel.ID == "" {
+		rel.ID = headgate.NewID("rel")
+	}
+	if rel.StagingURL == "" {
+		rel.StagingURL = s.Targets.Staging.URL
+	}
+	if rel.CandidateURL == "" {
+		rel.CandidateURL = s.Targets.Candidate.URL
+	}
+	if err := checkRelease(s, rel); err != nil {
+		return View{}, err
+	}
+	plan, err := p.plan(ctx, s, rel)
+	if err != nil {
+		return View{}, err
+	}
+	first := pipeline.Begin(rel, plan, p.o.Now().UTC())
+	first.Events[0].Actor, first.Events[0].From = who.Name, who.From
+	rec, err := p.o.Store.CreateRelease(ctx, first)
+	if err != nil {
+		return View{}, err
+	}
+	p.wake()
+	p.Seal()
+	return p.view(ctx, rec)
+}
+
+func checkRelease(s *Service, rel headgate.Release) error {
+	switch {
+	case !idPattern.MatchString(rel.ID):
+		return headgate.Invalidf("release_id must be 1 to 100 letters, digits, dots, dashes or underscores")
+	case rel.Version == "":
+		return headgate.Invalidf("version is empty; name the version that is to be released")
+	case !digestPattern.MatchString(rel.Digest):
+		return headgate.Invalidf("digest must look like sha256:<64 hex digits>; it is what the build stage printed")
+	case rel.StagingURL == "" || rel.CandidateURL == "":
+		return headgate.Invalidf("staging_url and candidate_url say where the candidate answers; give them or set targets in headgate.yaml")
+	}
+	for _, c := range rel.Changes {
+		if s.Components.Get(c.Component).Actuator.Kind == "" {
+			return headgate.Invalidf("changes: component must be one of model_config, retrieval_params, workflow_version, release_version")
+		}
+	}
+	if err := s.Targets.AllowCandidate(rel.StagingURL); err != nil {
+		return err
+	}
+	return s.Targets.AllowCandidate(rel.CandidateURL)
+}
+
+// plan freezes what the description and the settings say now.
+func (p *Plane) plan(ctx context.Context, s *Service, rel headgate.Release) (pipeline.Plan, error) {
+	state, err := p.o.Store.Service(ctx, s.Name)
+	if err != nil {
+		return pipeline.Plan{}, err
+	}
+	ro, err := rollout.NewPlan(rel.ID, s.Rollout.TenantWhitelist, s.Rollout.EnabledProjectSizes, s.Rollout.HighRiskHITL)
+	if err != nil {
+		return pipeline.Plan{}, err
+	}
+	sizes := map[string]headgate.ProjectSize{}
+	for _, t := range s.Tenants {
+		sizes[t.ID] = t.Size
+	}
+	cfg := canary.DefaultConfig()
+	cfg.SLOErrorRate = s.Canary.SLOErrorRate
+	cfg.KillErrorRate = s.Canary.KillErrorRate
+	cfg.ConsecutiveThreshold = s.Canary.ConsecutiveThreshold
+	cfg.MinDurationSeconds = s.Canary.Duration.Seconds()
+	cfg.WarmUpSeconds = min(cfg.WarmUpSeconds, cfg.MinDurationSeconds/3)
+	cfg.BrokenGraceSeconds = s.Canary.BrokenGrace.Seconds()
+	if err := cfg.Validate(); err != nil {
+		return pipeline.Plan{}, err
+	}
+	plan := pipeline.Plan{
+		Rollout: ro, Tenants: ro.Admitted(sizes), Share: s.Canary.Ratio, LeaseTTL: rollout.DefaultTTL,
+		CanaryMax: s.Canary.MaxDuration, Canary: cfg, ApprovalRequired: s.Canary.ApprovalRequired || rel.HighRisk,
+		StageTimeout: map[headgate.Stage]time.Duration{}, Stable: state.Stable,
+	}
+	for _, stage := range headgate.Stages() {
+		plan.StageTimeout[stage] = s.Deadline(stage)
+	}
+	if len(plan.Tenants) == 0 {
+		return plan, headgate.Invalidf("the rollout plan admits no tenant: none of the whitelisted ones has an enabled size")
+	}
+	return plan, nil
+}
+
+// release returns a release that the caller may see.
+func (p *Plane) release(ctx context.Context, who access.Identity, id string) (pipeline.Record, error) {
+	rec, err := p.o.Store.Release(ctx, id)
+	if err == nil && !who.Sees(rec.TenantID) {
+		err = headgate.Errorf(headgate.CodeReleaseNotFound, headgate.ClassBusinessRule, "there is no release %s", id)
+	}
+	return rec, err
+}
+
+// Release returns a release.
+func (p *Plane) Release(ctx context.Context, who access.Identity, id string) (View, error) {
+	rec, err := p.release(ctx, who, id)
+	if err != nil {
+		return View{}, err
+	}
+	return p.view(ctx, rec)
+}
+
+// Releases returns the newest releases that the caller may see, newest first.
+func (p *Plane) Releases(ctx context.Context, who access.Identity, service string, limit int) ([]headgate.Release, error) {
+	if limit <= 0 || limit > 1000 {
+		limit = 100
+	}
+	all, err := p.o.Store.Releases(ctx, service, limit)
+	if err != nil {
+		return nil, err
+	}
+	out := []headgate.Release{}
+	for _, r := range all {
+		if who.Sees(r.TenantID) {
+			out = append(out, r.Release)
+		}
+	}
+	return out, nil
+}
+
+func (p *Plane) view(ctx context.Context, rec pipeline.Record) (View, error) {
+	runs, err := p.o.Store.StageRuns(ctx, rec.ID)
+	if err != nil {
+		return View{}, err
+	}
+	entries, err := p.statementsOf(ctx, rec.ID)
+	if err != nil {
+		return View{}, err
+	}
+	return View{
+		Release: rec.Release, Phase: rec.Phase, Note: rec.State.Note, Share: rec.State.Share, Canary: rec.State.Canary,
+		StageRuns: runs, Deadline: rec.DeadlineAt, Evidence: len(entries),
+	}, nil
+}
+
+// Events returns a release's trail after a sequence number.
+func (p *Plane) Events(ctx context.Context, who access.Identity, id string, after int64, limit int) ([]EventRow, error) {
+	if _, err := p.release(ctx, who, id); err != nil {
+		return nil, err
+	}
+	if limit <= 0 || limit > 1000 {
+		limit = 1000
+	}
+	rows, err := p.o.Store.Events(ctx, EventQuery{ReleaseID: id, After: after, Limit: limit})
+	if rows == nil {
+		rows = []EventRow{}
+	}
+	return rows, err
+}
+
+// StageReport is what a client says about a stage that it ran.
+type StageReport struct {
+	Verdict headgate.Verdict `json:"verdict"`
+	Summary string           `json:"summary,omitempty"`
+}
+
+// ReportStage records how build or test went at the client.
+func (p *Plane) ReportStage(ctx context.Context, who access.Identity, id string, stage headgate.Stage, rep StageReport) error {
+	if stage != headgate.StageBuild && stage != headgate.StageTest {
+		return headgate.Invalidf("only build and test are reported; the server runs the other stages itself")
+	}
+	if rep.Verdict != headgate.Pass && rep.Verdict != headgate.Fail {
+		return headgate.Invalidf("verdict must be pass or fail")
+	}
+	rec, err := p.release(ctx, who, id)
+	if err != nil {
+		return err
+	}
+	summary := rep.Summary
+	if len(summary) > 1000 {
+		summary = strings.ToValidUTF8(summary[:1000], "") + "…"
+	}
+	return p.signal(ctx, id,
+		pipeline.Fact{Kind: pipeline.FactStageResult, Stage: stage, Verdict: rep.Verdict, Summary: summary, Actor: who.Name, From: who.From},
+		headgate.Event{
+			Kind: "stage_reported", ReleaseID: id, Service: rec.Service, TenantID: rec.TenantID, Actor: who.Name, From: who.From,
+			Stage: stage, Verdict: rep.Verdict, Message: summary,
+		})
+}
+
+// Approve lets a release that waits for a person go on.
+func (p *Plane) Approve(ctx context.Context, who access.Identity, id, reason string) error {
+	rec, err := p.release(ctx, who, id)
+	if err != nil {
+		return err
+	}
+	return p.signal(ctx, id, pipeline.Fact{Kind: pipeline.FactApproval, Actor: who.Name, From: who.From, Reason: reason},
+		headgate.Event{
+			Kind: "release_approved", ReleaseID: id, Service: rec.Service, TenantID: rec.TenantID,
+			Actor: who.Name, From: who.From, Reason: reason, Stage: rec.Stage,
+		})
+}
+
+// Abort stops a release; under user traffic that is a rollback.
+func (p *Plane) Abort(ctx context.Context, who access.Identity, id, reason string) error {
+	rec, err := p.release(ctx, who, id)
+	if err != nil {
+		return err
+	}
+	return p.stop(ctx, who, &rec, pipeline.FactAbort, reason)
+}
+
+func (p *Plane) stop(ctx context.Context, who access.Identity, rec *pipeline.Record, kind pipeline.FactKind, reason string) error {
+	if reason == "" {
+		return headgate.Invalidf("say why: a reason is kept in the audit log")
+	}
+	return p.signal(ctx, rec.ID, pipeline.Fact{Kind: kind, Actor: who.Name, From: who.From, Reason: reason},
+		headgate.Event{
+			Kind: fmt.Sprintf("%s_requested", kind), ReleaseID: rec.ID, Service: rec.Service, TenantID: rec.TenantID,
+			Actor: who.Name, From: who.From, Reason: reason, Stage: rec.Stage,
+		})
+}
+
+func (p *Plane) signal(ctx context.Context, id string, f pipeline.Fact, ev headgate.Event) error {
+	now := p.o.Now().UTC()
+	f.At, ev.Time = now, now
+	if err := p.o.Store.Signal(ctx, id, f, ev); err != nil {
+		return err
+	}
+	p.wake()
+	p.Seal()
+	return nil
+}

@@ -1,0 +1,291 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"path"
+	"time"
+
+	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/access"
+	"github.com/headgate/headgate/canary"
+	"github.com/headgate/headgate/evidence"
+	"github.com/headgate/headgate/evidence/report"
+	"github.com/headgate/headgate/gate"
+	"github.com/headgate/headgate/pipeline"
+)
+
+// Report puts together all that is known of a release, for a page.
+func (p *Plane) Report(ctx context.Context, who access.Identity, id string) (report.Release, error) {
+	rec, err := p.release(ctx, who, id)
+	if err != nil {
+		return report.Release{}, err
+	}
+	out := report.Release{Release: rec.Release, GeneratedAt: p.o.Now().UTC(), Server: "headgate " + p.o.Version}
+	if out.Stages, err = p.o.Store.StageRuns(ctx, id); err != nil {
+		return out, err
+	}
+	rows, err := p.o.Store.Events(ctx, EventQuery{ReleaseID: id, Limit: 10_000})
+	if err != nil {
+		return out, err
+	}
+	for _, row := range rows {
+		out.Events = append(out.Events, row.Event)
+	}
+	if err := p.reportEvidence(ctx, rec, &out); err != nil {
+		return out, err
+	}
+	if out.Canary, err = p.reportCanary(ctx, rec); err != nil {
+		return out, err
+	}
+	if out.Readiness, err = p.reportReadiness(ctx, id); err != nil {
+		return out, err
+	}
+	out.Rollback, err = p.reportRollback(ctx, rec)
+	return out, err
+}
+
+// reportEvidence adds the statements of a release, and what the newest of them
+// say about gates and replays.
+func (p *Plane) reportEvidence(ctx context.Context, rec pipeline.Record, out *report.Release) error {
+	entries, err := p.statementsOf(ctx, rec.ID)
+	if err != nil {
+		return err
+	}
+	gates := map[headgate.Gate]report.Gate{}
+	for _, e := range entries {
+		st, err := e.Statement()
+		if err != nil {
+			return err
+		}
+		line := report.Evidence{Index: e.Index, Kind: path.Base(path.Dir(e.PredicateType)), Time: e.Time, Digest: e.Digest}
+		switch e.PredicateType {
+		case evidence.TypeGateDecision:
+			var d evidence.GateDecision
+			if err := json.Unmarshal(st.Predicate, &d); err != nil {
+				return err
+			}
+			line.About, line.Verdict, line.Inputs = string(d.Gate), d.Verdict, files(d.Inputs)
+			g := report.Gate{Gate: d.Gate, Verdict: d.Verdict, Time: d.Time, RulesDigest: d.Rules.Digest, Declared: d.Declared}
+			for _, c := range d.Checks {
+				g.Checks = append(g.Checks, report.Check(c))
+			}
+			gates[d.Gate] = g
+		case evidence.TypeStageResult:
+			var r evidence.StageResult
+			if err := json.Unmarshal(st.Predicate, &r); err != nil {
+				return err
+			}
+			line.About, line.Verdict, line.Inputs = string(r.Stage), r.Verdict, files(r.Inputs)
+			p.reportReplay(r, out)
+		case evidence.TypeCanaryVerdict:
+			var c evidence.CanaryVerdict
+			if err := json.Unmarshal(st.Predicate, &c); err != nil {
+				return err
+			}
+			line.About, line.Verdict, line.Inputs = string(headgate.StageCanary), c.Verdict, files(c.Inputs)
+		case evidence.TypeAuditEvent:
+			var ev headgate.Event
+			if err := json.Unmarshal(st.Predicate, &ev); err != nil {
+				return err
+			}
+			line.About, line.Verdict = ev.Kind, ev.Verdict
+		}
+		out.Evidence = append(out.Evidence, line)
+	}
+	for _, g := range headgate.GateD() {
+		if decision, ok := gates[g]; ok {
+			out.Gates = append(out.Gates, decision)
+		}
+	}
+	return nil
+}
+
+// reportReplay adds a replay, read from the run that its statement rests on.
+func (p *Plane) reportReplay(r evidence.StageResult, out *report.Release) {
+	for _, in := range r.Inputs {
+		if r.Stage != headgate.StageReplay || in.Name != "replay.json" {
+			continue
+		}
+		raw, err := p.o.Blobs.Get(in.Digest)
+		if err != nil {
+			continue
+		}
+		var run struct {
+			ID       string `json:"replay_run_id"`
+			Sessions []struct {
+				Steps []struct {
+					Outcome string `json:"outcome"`
+				} `json:"steps"`
+			} `json:"sessions"`
+		}
+		if json.Unmarshal(raw, &run) != nil {
+			continue
+		}
+		line := report.Replay{
+			RunID: run.ID, Time: r.Time, Sessions: len(run.Sessions), Passed: r.Verdict == headgate.Pass, Failures: r.Reasons,
+			Purpose: "before release",
+		}
+		if out.StoppedAt != "" && len(out.Replays) > 0 {
+			line.Purpose = "after rollback"
+		}
+		for _, s := range run.Sessions {
+			line.Steps += len(s.Steps)
+			for _, st := range s.Steps {
+				if st.Outcome == "failed" {
+					line.Failed++
+				}
+			}
+		}
+		out.Replays = append(out.Replays, line)
+	}
+}
+
+func files(in []evidence.Input) []report.File {
+	out := make([]report.File, 0, len(in))
+	for _, f := range in {
+		out = append(out, report.File{Name: f.Name, Digest: f.Digest, Size: f.Size})
+	}
+	return out
+}
+
+func (p *Plane) reportCanary(ctx context.Context, rec pipeline.Record) (*report.Canary, error) {
+	rows, err := p.o.Store.Ticks(ctx, rec.ID)
+	if err != nil || len(rows) == 0 {
+		return nil, err
+	}
+	out := &report.Canary{Alpha: rec.Plan.Canary.Alpha}
+	for _, row := range rows {
+		d := row.Decision
+		out.Points = append(out.Points, report.Point{
+			Time: d.Time, Share: row.Tick.ExpectedShare, EValue: d.Evidence.Combined, Verdict: d.Verdict,
+			StableRequests: d.Stable.Requests, StableErrors: d.Stable.Errors,
+			CandidateRequests: d.Candidate.Requests, CandidateErrors: d.Candidate.Errors,
+			StableP95S:    p95(row.Tick, func(s canary.Stratum) canary.Counts { return s.Stable }),
+			CandidateP95S: p95(row.Tick, func(s canary.Stratum) canary.Counts { return s.Candidate }),
+		})
+	}
+	return out, nil
+}
+
+// p95 is the upper bound of the bucket in which a tick's 95th percentile lies,
+// in seconds; 0 without requests.
+func p95(t canary.Tick, arm func(canary.Stratum) canary.Counts) float64 {
+	var sum [canary.NumBuckets]int64
+	var n int64
+	for _, s := range t.Strata {
+		for _, b := range arm(s).Latency {
+			sum[b[0]] += b[1]
+			n += b[1]
+		}
+	}
+	if n == 0 {
+		return 0
+	}
+	var seen int64
+	bounds := canary.LatencyBuckets()
+	for i, c := range sum {
+		if seen += c; seen*100 >= n*95 {
+			return bounds[min(i, len(bounds)-1)]
+		}
+	}
+	return bounds[len(bounds)-1]
+}
+
+func (p *Plane) reportReadiness(ctx context.Context, id string) (*report.Readiness, error) {
+	docs, err := p.o.Store.Documents(ctx, assessmentKind, id)
+	if err != nil || len(docs) == 0 {
+		return nil, err
+	}
+	var a gate.Assessment
+	if err := json.Unmarshal(docs[len(docs)-1].Body, &a); err != nil {
+		return nil, err
+	}
+	out := &report.Readiness{
+		AssessmentID: a.AssessmentID, DatasetVersion: a.DatasetVersion, Admitted: a.Admitted,
+		ReplayPassed: a.ReplayPassed, FailedChecks: a.FailedChecks,
+	}
+	for _, b := range a.Basis {
+		if b.Check == replayCheck {
+			continue
+		}
+		g := report.ReadinessGate{Gate: headgate.Gate(b.Check), Passed: b.Passed, Reason: b.Reason}
+		if b.Evidence != nil {
+			g.Evidence = b.Evidence.Digest
+		}
+		out.Gates = append(out.Gates, g)
+	}
+	return out, nil
+}
+
+func (p *Plane) reportRollback(ctx context.Context, rec pipeline.Record) (*report.Rollback, error) {
+	all, err := p.o.Store.Rollbacks(ctx, rec.ID)
+	if err != nil || len(all) == 0 {
+		return nil, err
+	}
+	rb := all[len(all)-1]
+	out := &report.Rollback{
+		TriggerGate: rb.Gate, Reason: rb.Reason, TriggeredAt: rb.TriggeredAt, CompletedAt: rb.CompletedAt, RestoredAt: rb.RestoredAt,
+		LimitS: rb.Deadline.Sub(rb.TriggeredAt).Seconds(),
+	}
+	if intent := rec.State.Rollback; intent != nil {
+		out.TrafficBackAt = intent.StoppedAt
+	}
+	for _, s := range rb.Steps {
+		out.Steps = append(out.Steps, report.Step{
+			Component: s.Component, To: s.To, Status: string(s.Status), ReadBack: s.ReadBack, Error: s.Error,
+			StartedAt: s.StartedAt, EndedAt: s.EndedAt,
+		})
+	}
+	if rb.Replay != nil {
+		out.ReplayJobID, out.ReplayStatus = rb.Replay.JobID, string(rb.Replay.Status)
+	}
+	return out, nil
+}
+
+// sealWait bounds how long a bundle waits for the audit trail.
+const sealWait = 5 * time.Second
+
+// Bundle writes all evidence of a release as one file.
+func (p *Plane) Bundle(ctx context.Context, who access.Identity, id string, earlier []byte, w io.Writer) error {
+	rec, err := p.release(ctx, who, id)
+	if err != nil {
+		return err
+	}
+	if err := p.awaitSeal(ctx, id); err != nil {
+		return err
+	}
+	var b bytes.Buffer // nothing is sent of a bundle that cannot be completed
+	err = evidence.WriteBundle(ctx, &b, rec.Release, evidence.BundleOptions{Log: p.o.Log, Blobs: p.o.Blobs, EarlierCheckpoint: earlier})
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(b.Bytes())
+	return err
+}
+
+// awaitSeal waits until the release's events are in the evidence log.
+func (p *Plane) awaitSeal(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, sealWait)
+	defer cancel()
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		rows, err := p.o.Store.Unsealed(ctx, 1)
+		if err != nil || len(rows) == 0 {
+			return err
+		}
+		p.Seal()
+		select {
+		case <-ctx.Done():
+			return headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient,
+				"the audit trail is still entering the evidence log; ask for the bundle of %s again", id).Wrap(ctx.Err())
+		case <-ticker.C:
+		}
+	}
+}
+
+// Checkpoint is the evidence log's signed size and root as they are now.
+func (p *Plane) Checkpoint(ctx context.Context) ([]byte, error) { return p.o.Log.Checkpoint(ctx) }

@@ -1,0 +1,317 @@
+package control
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/access"
+	"github.com/headgate/headgate/config"
+	"github.com/headgate/headgate/evidence"
+	"github.com/headgate/headgate/feedback"
+	"github.com/headgate/headgate/pipeline"
+	"github.com/headgate/headgate/rollback"
+	"github.com/headgate/headgate/rollout"
+)
+
+// newExecutor makes the rollback executor of a service.
+func (p *Plane) newExecutor(s *Service) *rollback.Executor {
+	actuators := map[headgate.Component]rollback.Actuator{}
+	for _, c := range headgate.RollbackOrder() {
+		switch a := s.Components.Get(c).Actuator; {
+		case c == headgate.ReleaseVersion || a.Kind == config.ActuatorRouter:
+			actuators[c] = routerActuator{p, s}
+		case a.Kind == config.ActuatorHook:
+			actuators[c] = rollback.Hook{URL: a.URL}
+		default:
+			actuators[c] = rollback.Flag{Service: s.Name, Store: p.o.Store}
+		}
+	}
+	return rollback.New(rollback.Config{
+		Service: s.Name, Store: p.o.Store, Actuators: actuators, Verifier: verifier{p, s}, Audit: p,
+		Log: p.o.Logger, Now: p.o.Now, Limit: time.Duration(p.o.Settings.RollbackMaxMinutes) * time.Minute,
+	})
+}
+
+// routerActuator sets the version that all users meet.
+type routerActuator struct {
+	p *Plane
+	s *Service
+}
+
+// Set implements [rollback.Actuator].
+func (a routerActuator) Set(ctx context.Context, _ headgate.Component, version string) error {
+	stable, err := a.backend(ctx, version)
+	if err != nil {
+		return err
+	}
+	epoch, err := a.p.o.Store.NextEpoch(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := a.s.Router.Apply(ctx, rollout.Split{Service: a.s.Name, Epoch: epoch, Stable: stable}); err != nil {
+		return err
+	}
+	return a.p.o.Store.SetStable(ctx, a.s.Name, stable)
+}
+
+// Read implements [rollback.Actuator].
+func (a routerActuator) Read(ctx context.Context, _ headgate.Component) (string, error) {
+	st, err := a.s.Router.Status(ctx)
+	if err != nil {
+		return "", err
+	}
+	for _, b := range st.Backends {
+		if b.Arm == headgate.Stable {
+			return b.Version, nil
+		}
+	}
+	return "", nil
+}
+
+// backend finds where a version answers, from what was ever released.
+func (a routerActuator) backend(ctx context.Context, version string) (rollout.Backend, error) {
+	state, err := a.p.o.Store.Service(ctx, a.s.Name)
+	if err != nil || state.Stable.Version == version {
+		return state.Stable, err
+	}
+	past, err := a.p.o.Store.Releases(ctx, a.s.Name, 1000)
+	if err != nil {
+		return rollout.Backend{}, err
+	}
+	for _, r := range past {
+		if r.Plan.Stable.Version == version {
+			return r.Plan.Stable, nil
+		}
+		if r.Version == version && r.Outcome == headgate.Promoted {
+			return rollout.Backend{Version: version, URL: r.CandidateURL}, nil
+		}
+	}
+	return rollout.Backend{}, headgate.Errorf(headgate.CodeNotFound, headgate.ClassPermanent,
+		"nobody knows where version %s of %s answers; bring it up and name it as targets.stable", version, a.s.Name)
+}
+
+// targets are the versions to go back to. A release that was never made here
+// goes back to what the service description says is in production.
+func (s *Service) targets(rec *pipeline.Record, state ServiceState) map[headgate.Component]string {
+	out := map[headgate.Component]string{}
+	if rec == nil {
+		for _, c := range headgate.RollbackOrder() {
+			out[c] = s.Components.Get(c).Current
+		}
+		out[headgate.ReleaseVersion] = state.Stable.Version
+		return out
+	}
+	for _, ch := range rec.Changes {
+		out[ch.Component] = ch.From
+	}
+	out[headgate.ReleaseVersion] = rec.Plan.Stable.Version
+	return out
+}
+
+// Rollback is the pipeline's way to roll back: resumable under one id a
+// release.
+func (p *Plane) Rollback(ctx context.Context, r pipeline.Record) (pipeline.RollbackResult, error) {
+	s, err := p.Service(r.Service)
+	if err != nil {
+		return pipeline.RollbackResult{}, err
+	}
+	intent := r.State.Rollback
+	rb, err := s.Rollback.Execute(ctx, rollback.Request{
+		ID: "rb_" + r.ID, ReleaseID: r.ID, TenantID: r.TenantID, Gate: intent.TriggerGate,
+		Targets: s.targets(&r, ServiceState{}), Actor: "headgate", Reason: intent.Message, TriggeredAt: intent.TriggeredAt,
+	})
+	if err != nil {
+		return pipeline.RollbackResult{}, err
+	}
+	res := pipeline.RollbackResult{Restored: !rb.Frozen()}
+	for _, c := range rb.Escalated() {
+		res.Escalations = append(res.Escalations, string(c))
+	}
+	res.Summary = "all components are back and the replay against stable passed; the freeze is lifted"
+	if !res.Restored {
+		res.Summary = "traffic is on stable, but the replay has not passed: the service stays frozen; see docs/runbooks"
+	}
+	return res, nil
+}
+
+// RollbackRequest is the contract's body of POST …/rollback/execute.
+type RollbackRequest struct {
+	ReleaseID            string            `json:"release_id"`
+	ConsecutiveThreshold int               `json:"consecutive_threshold"`
+	Breaches             []headgate.Breach `json:"breaches"`
+}
+
+// RollbackResponse is the contract's answer.
+type RollbackResponse struct {
+	ReleaseID          string               `json:"release_id"`
+	Triggered          bool                 `json:"triggered"`
+	TriggerGate        *headgate.Gate       `json:"trigger_gate"`
+	RollbackOrder      []headgate.Component `json:"rollback_order"`
+	ReplayVerification *ReplayParse         `json:"replay_verification"`
+	ElapsedMinutes     float64              `json:"elapsed_minutes"`
+	CompletedWithin30m bool                 `json:"rollback_completed_within_30m"`
+	ServiceRestored    bool                 `json:"service_restored"`
+	Steps              []rollback.Step      `json:"steps,omitempty"`
+}
+
+// rollbackWait bounds how long a request waits for the pipeline's rollback.
+const rollbackWait = 2 * time.Minute
+
+// ExecuteRollback rolls a release back when a breach has lasted. A release in
+// the pipeline is rolled back by the pipeline; any other at once.
+func (p *Plane) ExecuteRollback(ctx context.Context, who access.Identity, req RollbackRequest) (RollbackResponse, error) {
+	out := RollbackResponse{ReleaseID: req.ReleaseID, RollbackOrder: headgate.RollbackOrder()}
+	if err := rollback.Validate(req.ConsecutiveThreshold, req.Breaches); err != nil {
+		return out, err
+	}
+	g, ok := rollback.Triggered(req.ConsecutiveThreshold, req.Breaches)
+	if !ok {
+		return out, nil
+	}
+	out.Triggered, out.TriggerGate = true, &g
+	s, rec, err := p.serviceOf(ctx, req.ReleaseID)
+	if err != nil {
+		return out, err
+	}
+	rb, err := p.rollBackNow(ctx, who, s, rec, req, g)
+	if err != nil {
+		return out, err
+	}
+	elapsed := rb.Elapsed(p.o.Now())
+	out.ElapsedMinutes = elapsed.Minutes()
+	out.ServiceRestored = !rb.Frozen() && rb.Replay != nil && rb.Replay.Status == rollback.JobSucceeded
+	out.CompletedWithin30m = !rb.CompletedAt.IsZero() && rb.CompletedAt.Sub(rb.TriggeredAt) <= 30*time.Minute
+	out.Steps = rb.Steps
+	if rb.Replay != nil {
+		out.ReplayVerification = &ReplayParse{JobID: rb.Replay.JobID, Status: string(rb.Replay.Status)}
+	}
+	return out, nil
+}
+
+func (p *Plane) rollBackNow(ctx context.Context, who access.Identity, s *Service, rec *pipeline.Record, req RollbackRequest, g headgate.Gate) (rollback.Rollback, error) {
+	if rec != nil && !rec.Done() {
+		if err := p.stop(ctx, who, rec, pipeline.FactRollback, "breach of the "+string(g)+" gate"); err != nil {
+			return rollback.Rollback{}, err
+		}
+		return p.awaitRollback(ctx, rec.ID)
+	}
+	state, err := p.o.Store.Service(ctx, s.Name)
+	if err != nil {
+		return rollback.Rollback{}, err
+	}
+	rb, err := s.Rollback.Execute(ctx, rollback.Request{
+		ReleaseID: req.ReleaseID, TenantID: who.TenantID, Gate: g, Breaches: req.Breaches,
+		Targets: s.targets(rec, state), Actor: who.Name, Reason: "rollback requested over the API",
+	})
+	if err != nil {
+		return rb, err
+	}
+	id, err := p.identity(ctx, req.ReleaseID)
+	if err != nil {
+		return rb, err
+	}
+	st, err := evidence.About(id, p.rollbackStatement(pipeline.Record{Release: id}, rb, p.o.Now().UTC()))
+	if err == nil {
+		_, err = p.o.Log.Append(ctx, st)
+	}
+	return rb, err
+}
+
+// awaitRollback waits until the pipeline has ended the release, and returns
+// its rollback. A release that met no user needs none.
+func (p *Plane) awaitRollback(ctx context.Context, id string) (rollback.Rollback, error) {
+	ctx, cancel := context.WithTimeout(ctx, rollbackWait)
+	defer cancel()
+	ticker := time.NewTicker(50 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		rec, err := p.o.Store.Release(ctx, id)
+		if err != nil {
+			return rollback.Rollback{}, err
+		}
+		all, err := p.o.Store.Rollbacks(ctx, id)
+		if err != nil {
+			return rollback.Rollback{}, err
+		}
+		if rec.Done() {
+			if len(all) == 0 {
+				now := p.o.Now()
+				return rollback.Rollback{ReleaseID: id, TriggeredAt: now, Progress: rollback.Progress{CompletedAt: now, RestoredAt: now}}, nil
+			}
+			return all[len(all)-1], nil
+		}
+		select {
+		case <-ctx.Done():
+			if len(all) > 0 {
+				return all[len(all)-1], nil
+			}
+			return rollback.Rollback{}, headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient,
+				"the rollback of %s was requested and has not ended; headgate release show %s tells how far it is", id, id).Wrap(ctx.Err())
+		case <-ticker.C:
+		}
+	}
+}
+
+func (p *Plane) rollbackStatement(r pipeline.Record, rb rollback.Rollback, now time.Time) evidence.Rollback {
+	out := evidence.Rollback{
+		ReleaseID: rb.ReleaseID, Time: now, RollbackID: rb.ID, TriggerGate: rb.Gate, Breaches: rb.Breaches, Reason: rb.Reason,
+		TriggeredAt: rb.TriggeredAt, CompletedAt: rb.CompletedAt, RestoredAt: rb.RestoredAt,
+		LimitSeconds: rb.Deadline.Sub(rb.TriggeredAt).Seconds(), MadeBy: p.tool(),
+	}
+	if intent := r.State.Rollback; intent != nil {
+		out.TrafficBackAt = intent.StoppedAt
+	}
+	for _, s := range rb.Steps {
+		out.Steps = append(out.Steps, evidence.RollbackStep{
+			Component: s.Component, To: s.To, Status: string(s.Status), ReadBack: s.ReadBack, Error: s.Error,
+			StartedAt: s.StartedAt, EndedAt: s.EndedAt,
+		})
+	}
+	if rb.Replay != nil {
+		out.ReplayJobID, out.ReplayStatus = rb.Replay.JobID, string(rb.Replay.Status)
+	}
+	return out
+}
+
+// Frozen implements [feedback.Freeze]: a service is frozen while a rollback
+// awaits its replay.
+func (p *Plane) Frozen(ctx context.Context, sc feedback.Scope) (bool, error) {
+	active, err := p.o.Store.Active(ctx, sc.Service)
+	return len(active) > 0, err
+}
+
+// Publish puts a promoted release's component values in force, in the fixed
+// order, each read back. The router is the pipeline's own step.
+func (p *Plane) Publish(ctx context.Context, r pipeline.Record) error {
+	s, err := p.Service(r.Service)
+	if err != nil {
+		return err
+	}
+	for _, c := range headgate.RollbackOrder() {
+		i := slices.IndexFunc(r.Changes, func(ch headgate.Change) bool { return ch.Component == c })
+		if i < 0 || c == headgate.ReleaseVersion {
+			continue
+		}
+		var a rollback.Actuator = rollback.Flag{Service: s.Name, Store: p.o.Store}
+		switch act := s.Components.Get(c).Actuator; act.Kind {
+		case config.ActuatorRouter:
+			continue
+		case config.ActuatorHook:
+			a = rollback.Hook{URL: act.URL}
+		case config.ActuatorFlag:
+		}
+		if err := a.Set(ctx, c, r.Changes[i].To); err != nil {
+			return err
+		}
+		got, err := a.Read(ctx, c)
+		if err != nil {
+			return err
+		}
+		if got != r.Changes[i].To {
+			return headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient, "%s reads back %q after %q was set", c, got, r.Changes[i].To)
+		}
+	}
+	return nil
+}

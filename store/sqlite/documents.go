@@ -1,0 +1,130 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+
+	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/access"
+	"github.com/headgate/headgate/control"
+	"github.com/headgate/headgate/rollout"
+)
+
+// PutDocument keeps d; one with the same kind and id is replaced.
+func (db *DB) PutDocument(ctx context.Context, d control.Document) error {
+	return db.write(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `INSERT INTO documents (kind, id, release_id, tenant_id, at, body) VALUES (?, ?, ?, ?, ?, ?)
+			ON CONFLICT (kind, id) DO UPDATE SET body = excluded.body, at = excluded.at`,
+			d.Kind, d.ID, d.ReleaseID, d.TenantID, micros(d.At), string(d.Body))
+		return err
+	})
+}
+
+// Document returns a document, false when there is none.
+func (db *DB) Document(ctx context.Context, kind, id string) (control.Document, bool, error) {
+	d, err := scanDocument(db.r.QueryRowContext(ctx, `SELECT `+documentColumns+` FROM documents WHERE kind = ? AND id = ?`, kind, id))
+	if errors.Is(err, sql.ErrNoRows) {
+		return d, false, nil
+	}
+	return d, err == nil, storeError(err)
+}
+
+// Documents returns a release's documents of a kind, oldest first.
+func (db *DB) Documents(ctx context.Context, kind, releaseID string) (out []control.Document, err error) {
+	rows, err := db.r.QueryContext(ctx, `SELECT `+documentColumns+` FROM documents WHERE kind = ? AND release_id = ? ORDER BY at, id`, kind, releaseID)
+	if err != nil {
+		return nil, storeError(err)
+	}
+	defer func() { err = errors.Join(err, storeError(rows.Close())) }()
+	for rows.Next() {
+		d, err := scanDocument(rows)
+		if err != nil {
+			return nil, storeError(err)
+		}
+		out = append(out, d)
+	}
+	return out, storeError(rows.Err())
+}
+
+const documentColumns = `kind, id, release_id, tenant_id, at, body`
+
+func scanDocument(row interface{ Scan(...any) error }) (control.Document, error) {
+	var d control.Document
+	var at int64
+	var body string
+	err := row.Scan(&d.Kind, &d.ID, &d.ReleaseID, &d.TenantID, &at, &body)
+	d.At, d.Body = fromMicros(at), json.RawMessage(body)
+	return d, err
+}
+
+// PutPlan keeps a release's rollout plan; posting again replaces it.
+func (db *DB) PutPlan(ctx context.Context, p rollout.Plan) error {
+	doc, err := toJSON(p)
+	if err != nil {
+		return err
+	}
+	return db.write(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `INSERT INTO plans (release_id, plan) VALUES (?, ?)
+			ON CONFLICT (release_id) DO UPDATE SET plan = excluded.plan`, p.ReleaseID, doc)
+		return err
+	})
+}
+
+// Plan returns a release's rollout plan, RELEASE_POLICY_NOT_FOUND when none
+// was posted.
+func (db *DB) Plan(ctx context.Context, releaseID string) (rollout.Plan, error) {
+	p, ok, err := first[rollout.Plan](ctx, db.r, `SELECT plan FROM plans WHERE release_id = ?`, releaseID)
+	if err == nil && !ok {
+		err = headgate.Errorf(headgate.CodeReleasePolicyNotFound, headgate.ClassBusinessRule,
+			"no rollout plan was posted for this release; POST …/release/rollout/plan first")
+	}
+	return p, err
+}
+
+// PutCredential keeps a new credential.
+func (db *DB) PutCredential(ctx context.Context, c access.Credential) error {
+	doc, err := toJSON(c)
+	if err != nil {
+		return err
+	}
+	return db.write(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `INSERT INTO credentials (id, hash, credential) VALUES (?, ?, ?)`, c.ID, c.Hash, doc)
+		return err
+	})
+}
+
+// Credential returns a credential, false when there is none.
+func (db *DB) Credential(ctx context.Context, id string) (access.Credential, bool, error) {
+	var c access.Credential
+	var doc []byte
+	err := db.r.QueryRowContext(ctx, `SELECT hash, credential FROM credentials WHERE id = ?`, id).Scan(&c.Hash, &doc)
+	if errors.Is(err, sql.ErrNoRows) {
+		return c, false, nil
+	}
+	if err == nil {
+		hash := c.Hash
+		err = json.Unmarshal(doc, &c)
+		c.Hash = hash
+	}
+	return c, err == nil, storeError(err)
+}
+
+// Credentials returns all credentials, oldest first.
+func (db *DB) Credentials(ctx context.Context) ([]access.Credential, error) {
+	return query[access.Credential](ctx, db.r, `SELECT credential FROM credentials ORDER BY rowid`)
+}
+
+// DeleteCredential revokes a credential; false when there was none.
+func (db *DB) DeleteCredential(ctx context.Context, id string) (bool, error) {
+	var n int64
+	err := db.write(ctx, func(tx *sql.Tx) error {
+		res, err := tx.ExecContext(ctx, `DELETE FROM credentials WHERE id = ?`, id)
+		if err == nil {
+			n, err = res.RowsAffected()
+		}
+		return err
+	})
+	return n > 0, err
+}
