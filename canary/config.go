@@ -35,6 +35,10 @@ type Config struct {
 	// one block counts at most 1/CapBlocks of the way to a rollback.
 	BlockSeconds float64 `json:"block_s" yaml:"block_s"`
 	CapBlocks    float64 `json:"cap_blocks" yaml:"cap_blocks"`
+	// SuddenBlockSeconds and SuddenCapBlocks do the same for large ratios of
+	// errors alone, which are to be stopped sooner.
+	SuddenBlockSeconds float64 `json:"sudden_block_s" yaml:"sudden_block_s"`
+	SuddenCapBlocks    float64 `json:"sudden_cap_blocks" yaml:"sudden_cap_blocks"`
 	// Hazard is the part of the reserve that each block sets on a regression
 	// that starts just then.
 	Hazard float64 `json:"hazard" yaml:"hazard"`
@@ -136,7 +140,7 @@ func DefaultConfig() Config {
 		Alpha: 0.001, Beta: 0.05,
 		MarginRatio: 1.1, MarginAlpha: 0.01, MaxRatio: 2,
 		NegligibleErrorRate: 0.001, MinErrors: 3,
-		TickSeconds: 2, BlockSeconds: 6, CapBlocks: 3, Hazard: 1.0 / 60, Tempering: 1,
+		TickSeconds: 2, BlockSeconds: 6, CapBlocks: 3, SuddenBlockSeconds: 2, SuddenCapBlocks: 5, Hazard: 1.0 / 60, Tempering: 1,
 		Weights:      Weights{Errors: 0.6, Latency: 0.25, Cost: 0.15},
 		Latency:      LatencyRule{Margin: 0.05, TailRatio: 1.25},
 		Cost:         CostRule{Margin: 0.05},
@@ -168,6 +172,8 @@ func (c Config) Validate() error {
 		{"tick_s", c.TickSeconds, c.TickSeconds > 0 && c.TickSeconds <= 3600, "above 0 and at most 3600"},
 		{"block_s", c.BlockSeconds, c.BlockSeconds >= c.TickSeconds && c.BlockSeconds <= 3600, "between tick_s and 3600"},
 		{"cap_blocks", c.CapBlocks, c.CapBlocks >= 1 && c.CapBlocks <= 100, "between 1 and 100"},
+		{"sudden_block_s", c.SuddenBlockSeconds, c.SuddenBlockSeconds > 0 && c.SuddenBlockSeconds <= c.BlockSeconds, "above 0 and at most block_s"},
+		{"sudden_cap_blocks", c.SuddenCapBlocks, c.SuddenCapBlocks >= 1 && c.SuddenCapBlocks <= 100, "between 1 and 100"},
 		{"hazard", c.Hazard, c.Hazard > 0 && c.Hazard < 1, "between 0 and 1"},
 		{"tempering", c.Tempering, c.Tempering >= 1 && c.Tempering <= 100, "between 1 and 100"},
 		{"weights.errors", c.Weights.Errors, c.Weights.Errors > 0, "above 0"},

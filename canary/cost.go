@@ -33,7 +33,8 @@ func newCostTest(cfg Config) *costTest {
 	// 1 + λD stays positive for D ≥ −(1 + margin).
 	c.lambdas = logSpaced(0.02, 0.945/c.factor, 10)
 	c.scores = make([]float64, len(c.lambdas))
-	c.bet = newMixture(powerPrior(c.lambdas, 0), reserve, cfg.Hazard, cfg.blockLimit())
+	limit := cfg.blockLimit(max(cfg.Weights.Cost, 1e-6), cfg.CapBlocks)
+	c.bet = newMixture(powerPrior(c.lambdas, 0), reserve, cfg.Hazard, limit)
 	return c
 }
 

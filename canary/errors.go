@@ -7,9 +7,11 @@ import "math"
 type errorTests struct {
 	equal, margin, worst *oddsRatio
 
-	// worse bets against "odds ratio ≤ 1", damped by blocks; alarm is the same
-	// undamped; beyond bets against "odds ratio ≤ margin".
-	worse, alarm, beyond *mixture
+	// worse bets against "odds ratio ≤ 1", damped by blocks; sudden does so for
+	// large ratios alone, damped by shorter blocks; alarm is undamped; beyond
+	// bets against "odds ratio ≤ margin".
+	worse, sudden, alarm, beyond *mixture
+	large                        *oddsRatio
 	// noWorse bets against "odds ratio ≥ MaxRatio".
 	noWorse *mixture
 
@@ -25,10 +27,19 @@ type errorTests struct {
 // reserve is the part of an e-process kept for regressions that start late.
 const reserve = 0.5
 
+// suddenPart is the weight of sudden in the evidence on errors, and leastSudden
+// the least odds ratio that it bets on.
+const (
+	suddenPart  = 0.25
+	leastSudden = 15
+)
+
 func newErrorTests(cfg Config) *errorTests {
-	limit := cfg.blockLimit()
+	w := cfg.Weights.Errors
+	limit := cfg.blockLimit(w*(1-suddenPart), cfg.CapBlocks)
 	ratios := logSpaced(1.25*cfg.MarginRatio, 300, 16)
 	ratioPrior := powerPrior(ratios, -0.5)
+	large := logSpaced(leastSudden, 300, 5)
 	better := logSpaced(0.15*cfg.MaxRatio, cfg.MaxRatio/1.25, 8)
 	worst := min(0.9, max(300*cfg.NegligibleErrorRate, 0.5))
 	rates := logSpaced(1.5*cfg.NegligibleErrorRate, worst, 12)
@@ -37,6 +48,8 @@ func newErrorTests(cfg Config) *errorTests {
 		equal:          newOddsRatio(1, ratios),
 		margin:         newOddsRatio(cfg.MarginRatio, ratios),
 		worst:          newOddsRatio(cfg.MaxRatio, better),
+		large:          newOddsRatio(1, large),
+		sudden:         newMixture(powerPrior(large, 0), reserve, cfg.Hazard, cfg.blockLimit(w*suddenPart, cfg.SuddenCapBlocks)),
 		worse:          newMixture(ratioPrior, reserve, cfg.Hazard, limit),
 		alarm:          newMixture(ratioPrior, 0, cfg.Hazard, noLimit),
 		beyond:         newMixture(ratioPrior, reserve, cfg.Hazard, noLimit),
@@ -51,17 +64,21 @@ func newErrorTests(cfg Config) *errorTests {
 		lethal := logSpaced(cfg.KillErrorRate+float64(0.2*(1-cfg.KillErrorRate)), 0.99, 5)
 		e.killRate = newRate(cfg.KillErrorRate, lethal)
 		for i := range e.kill {
-			e.kill[i] = newMixture(powerPrior(lethal, 0), reserve, cfg.Hazard, limit)
+			e.kill[i] = newMixture(powerPrior(lethal, 0), reserve, cfg.Hazard, cfg.blockLimit(0.5, cfg.CapBlocks))
 		}
 	}
 	return e
 }
 
-// blockLimit is what one block may add to the log of an e-process.
-func (c Config) blockLimit() float64 { return -ln(c.Alpha) / c.CapBlocks }
+// blockLimit is what one block may add to the log of an e-process that has a
+// part in the combined evidence, so that a number of blocks can just fail it.
+func (c Config) blockLimit(part, blocks float64) float64 {
+	return -ln(float64(c.Alpha*part)*(1-reserve)) / blocks
+}
 
 func (e *errorTests) compare(nc, ns, ec, es float64) {
 	e.equal.add(nc, ns, ec, es)
+	e.large.add(nc, ns, ec, es)
 	e.margin.add(nc, ns, ec, es)
 	e.worst.add(nc, ns, ec, es)
 }
@@ -70,9 +87,11 @@ func (e *errorTests) compare(nc, ns, ec, es float64) {
 func (e *errorTests) observe(tick tickTotals, phi float64) {
 	e.worse.add(e.equal.scores, phi)
 	e.alarm.add(e.equal.scores, phi)
+	e.sudden.add(e.large.scores, phi)
 	e.beyond.add(e.margin.scores, phi)
 	e.noWorse.add(e.worst.scores, phi)
 	e.equal.clear()
+	e.large.clear()
 	e.margin.clear()
 	e.worst.clear()
 
@@ -101,7 +120,8 @@ func (e *errorTests) endBlock() {
 // alpha, beyond the margin at margin_alpha, and above what is negligible. The
 // least of e-processes is one under each of their nulls.
 func (e *errorTests) level() float64 {
-	return min(e.worse.value, float64(e.marginLevels*e.beyond.value), e.above.value)
+	worse := float64((1-suddenPart)*e.worse.value) + float64(suddenPart*e.sudden.value)
+	return min(worse, float64(e.marginLevels*e.beyond.value), e.above.value)
 }
 
 func (e *errorTests) killLevel() float64 {

@@ -22,6 +22,7 @@ type Judge struct {
 	start   time.Time // of the first interval
 	last    time.Time // end of the last interval taken
 	block   int64
+	sudden  int64   // short block
 	elapsed float64 // observed seconds
 
 	stable, candidate Totals
@@ -103,6 +104,10 @@ func (j *Judge) advance(t time.Time) time.Time {
 	if from.IsZero() {
 		from = t.Add(-duration(j.cfg.TickSeconds))
 		j.start = from
+	}
+	if short := int64(from.Sub(j.start) / duration(j.cfg.SuddenBlockSeconds)); short > j.sudden {
+		j.sudden = short
+		j.errors.sudden.endBlock()
 	}
 	block := int64(from.Sub(j.start) / duration(j.cfg.BlockSeconds))
 	if block > j.block {

@@ -38,12 +38,13 @@ func newLatencyTests(cfg Config) *latencyTests {
 	for _, lambda := range l.lambdas {
 		l.norms = append(l.norms, ln((exp(lambda/2)-exp(-lambda/2))/lambda))
 	}
+	limit := cfg.blockLimit(max(0.5*cfg.Weights.Latency, 1e-6), cfg.CapBlocks)
 	l.scores = make([]float64, len(l.lambdas))
-	l.ranks = newMixture(powerPrior(l.lambdas, 0), reserve, cfg.Hazard, cfg.blockLimit())
+	l.ranks = newMixture(powerPrior(l.lambdas, 0), reserve, cfg.Hazard, limit)
 	ratios := logSpaced(1.25*cfg.Latency.TailRatio, 150, 8)
 	for i := range l.tails {
 		l.tails[i].ratio = newOddsRatio(cfg.Latency.TailRatio, ratios)
-		l.tails[i].bet = newMixture(powerPrior(ratios, -0.5), reserve, cfg.Hazard, cfg.blockLimit())
+		l.tails[i].bet = newMixture(powerPrior(ratios, -0.5), reserve, cfg.Hazard, limit)
 		if len(cfg.Latency.TailsSeconds) > 0 {
 			l.tails[i].above = int64(BucketOf(cfg.Latency.TailsSeconds[i]))
 			l.frozen = true

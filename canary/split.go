@@ -12,11 +12,12 @@ func newSplitTest(cfg Config) *splitTest {
 	m := cfg.SplitMargin
 	more := logSpaced(1.2*m, 50*m, 8)
 	less := logSpaced(1/(50*m), 1/(1.2*m), 8)
+	limit := cfg.blockLimit(0.5, cfg.CapBlocks)
 	return &splitTest{
 		more:     newOddsRatio(m, more),
 		less:     newOddsRatio(1/m, less),
-		moreThan: newMixture(powerPrior(more, 0), reserve, cfg.Hazard, cfg.blockLimit()),
-		lessThan: newMixture(powerPrior(less, 0), reserve, cfg.Hazard, cfg.blockLimit()),
+		moreThan: newMixture(powerPrior(more, 0), reserve, cfg.Hazard, limit),
+		lessThan: newMixture(powerPrior(less, 0), reserve, cfg.Hazard, limit),
 	}
 }
 

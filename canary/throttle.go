@@ -10,6 +10,8 @@ type throttle struct {
 	released bool
 	share    float64
 	window   float64 // seconds since the evidence was last restarted
+	// seen are the candidate's counts since it was throttled.
+	seen Totals
 }
 
 func newThrottle(rule ThrottleRule) throttle { return throttle{rule: rule, share: 1} }
@@ -18,7 +20,7 @@ func (t *throttle) observe(tick tickTotals, seconds float64, enoughErrors bool, 
 	t.released = false
 	switch {
 	case !t.on && enoughErrors && alarm.value >= t.rule.At:
-		t.on, t.window = true, 0
+		t.on, t.window, t.seen = true, 0, Totals{}
 		t.limit(tick, seconds)
 		alarm.restart(0)
 	case t.on:
@@ -35,17 +37,16 @@ func (t *throttle) observe(tick tickTotals, seconds float64, enoughErrors bool, 
 	}
 }
 
-// limit lowers the share to what the tick's failures call for; while throttled
-// it never rises.
+// limit sets the share at which the candidate, failing as often as since it
+// was throttled, fails as often per second as it may.
 func (t *throttle) limit(tick tickTotals, seconds float64) {
-	n, errs := float64(tick.candidate.Requests), float64(tick.candidate.Errors)
-	all := n + float64(tick.stable.Requests)
-	if n == 0 {
+	t.seen.Requests += tick.candidate.Requests
+	t.seen.Errors += tick.candidate.Errors
+	all := float64(tick.candidate.Requests + tick.stable.Requests)
+	if t.seen.Errors == 0 || all == 0 {
 		return
 	}
-	share := n / all
-	if failures := errs / seconds; failures > t.rule.FailuresPerSecond {
-		share *= t.rule.FailuresPerSecond / failures
-	}
-	t.share = max(t.rule.MinShare, min(t.share, share))
+	failing := float64(t.seen.Errors) / float64(t.seen.Requests)
+	share := t.rule.FailuresPerSecond * seconds / (failing * all)
+	t.share = max(t.rule.MinShare, min(1, share))
 }

@@ -122,7 +122,7 @@ func (w *world) hiccup(p *pod, from float64) float64 {
 	part := max(0, min(p.until, to)-from)
 	for p.next < to {
 		start := p.next
-		p.until = start + w.rng.ExpFloat64()*w.s.HiccupLasts
+		p.until = start + (0.5+w.rng.Float64())*w.s.HiccupLasts
 		p.next = p.until + w.rng.ExpFloat64()*w.s.HiccupEvery
 		part += min(p.until, to) - start
 	}
