@@ -1,0 +1,107 @@
+package archtest_test
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/mod/modfile"
+)
+
+const repository = "../.."
+
+func readFile(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// files returns the repository's files with one of the suffixes.
+func files(t *testing.T, suffixes ...string) []string {
+	t.Helper()
+	var out []string
+	err := filepath.WalkDir(repository, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && (d.Name() == ".git" || d.Name() == "bin" || d.Name() == "node_modules") {
+			return fs.SkipDir
+		}
+		if slices.Contains(suffixes, filepath.Ext(path)) {
+			out = append(out, path)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+var link = regexp.MustCompile(`\]\(([^)#\s]+)(?:#[^)]*)?\)`)
+
+func TestLinksInDocumentsLeadSomewhere(t *testing.T) {
+	t.Parallel()
+	for _, file := range files(t, ".md") {
+		for _, m := range link.FindAllStringSubmatch(readFile(t, file), -1) {
+			if strings.Contains(m[1], "://") {
+				continue
+			}
+			if _, err := os.Stat(filepath.Join(filepath.Dir(file), m[1])); err != nil {
+				t.Errorf("%s links to %s, which does not exist", file, m[1])
+			}
+		}
+	}
+}
+
+var runbook = regexp.MustCompile(`docs/runbooks/[a-z0-9-]+\.md`)
+
+func TestRunbooksThatAlertsNameExist(t *testing.T) {
+	t.Parallel()
+	for _, file := range files(t, ".yaml", ".go") {
+		for _, path := range runbook.FindAllString(readFile(t, file), -1) {
+			if _, err := os.Stat(filepath.Join(repository, path)); err != nil {
+				t.Errorf("%s names %s, which does not exist", file, path)
+			}
+		}
+	}
+}
+
+var inBackticks = regexp.MustCompile("`([^`]+)`")
+
+func TestDirectDependenciesAreExplained(t *testing.T) {
+	t.Parallel()
+	mod, err := modfile.Parse("go.mod", []byte(readFile(t, filepath.Join(repository, "go.mod"))), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var explained []string
+	for line := range strings.Lines(readFile(t, filepath.Join(repository, "docs/dependencies.md"))) {
+		cell, _, _ := strings.Cut(strings.TrimPrefix(line, "|"), "|")
+		for _, m := range inBackticks.FindAllStringSubmatch(cell, -1) {
+			explained = append(explained, m[1])
+		}
+	}
+	covers := func(explained, required string) bool {
+		return required == explained || strings.HasPrefix(required, explained+"/")
+	}
+	for _, r := range mod.Require {
+		known := slices.ContainsFunc(explained, func(e string) bool { return covers(e, r.Mod.Path) })
+		if !r.Indirect && !known {
+			t.Errorf("docs/dependencies.md does not say what %s is for", r.Mod.Path)
+		}
+	}
+	for _, e := range explained {
+		if strings.Contains(e, ".") && strings.Contains(e, "/") && !strings.HasSuffix(e, ".go") &&
+			!slices.ContainsFunc(mod.Require, func(r *modfile.Require) bool { return covers(e, r.Mod.Path) }) {
+			t.Errorf("docs/dependencies.md explains %s, which go.mod does not require", e)
+		}
+	}
+}
