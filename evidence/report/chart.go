@@ -13,9 +13,9 @@ import (
 
 // The drawing area of a chart in SVG units.
 const (
-	chartWidth, chartHeight   = 760.0, 210.0
-	plotLeft, plotRight       = 64.0, 640.0
-	plotTop, plotBottom       = 16.0, 176.0
+	chartWidth, chartHeight   = 980.0, 204.0
+	plotLeft, plotRight       = 56.0, 868.0
+	plotTop, plotBottom       = 20.0, 176.0
 	maxDrawn                  = 600 // points of one line
 	maxListed                 = 60  // rows of the data table
 	trailing                  = 30 * time.Second
@@ -249,7 +249,7 @@ func (c canvas) chart(id, title, desc string) chart {
 	}
 	if b := c.rollback; b != nil && !b.TriggeredAt.Before(from) && !b.TriggeredAt.After(from.Add(span)) {
 		x := c.x(b.TriggeredAt)
-		ch.Rules = append(ch.Rules, rule{Class: "moment", X1: x, X2: x, Y1: plotTop, Y2: plotBottom, Label: c.tr("rollback"), LabelX: x - 4, LabelY: plotTop + 10})
+		ch.Rules = append(ch.Rules, rule{Class: "moment", X1: x, X2: x, Y1: plotTop, Y2: plotBottom, Label: c.tr("rollback"), LabelX: x, LabelY: plotTop - 6})
 	}
 	return ch
 }

@@ -74,6 +74,18 @@ type table struct {
 type column struct {
 	Text  string
 	Right bool // numbers are read from the right
+	Width int  // percent of the table; 0 as its content needs
+}
+
+// Fixed reports whether the table's columns have widths.
+func (t table) Fixed() bool { return len(t.Head) > 0 && t.Head[0].Width > 0 }
+
+// widths gives each column its share of the table, in percent.
+func widths(c []column, percent ...int) []column {
+	for i := range c {
+		c[i].Width = percent[i]
+	}
+	return c
 }
 
 type cell struct {

@@ -211,32 +211,38 @@ func (w words) gates(r Release) section {
 	for _, g := range r.Gates {
 		t := table{
 			Caption: w.gate(g.Gate), Badge: w.verdict(g.Verdict),
-			Head: columns(w.tr("Check"), ">"+w.tr("Value"), ">"+w.tr("Threshold"), ">"+w.tr("Distance"), ">"+w.tr("Samples"), w.tr("Measured from"), w.tr("Verdict")),
+			Head: widths(columns(w.tr("Check"), ">"+w.tr("Value"), ">"+w.tr("Threshold"), ">"+w.tr("Distance"), ">"+w.tr("Samples"), w.tr("Measured from"), w.tr("Verdict")),
+				23, 10, 10, 10, 10, 27, 10),
 			Note: w.trf("Decided %s under rules %s", w.time(g.Time), cmp.Or(g.RulesDigest, none)),
 		}
 		for _, c := range g.Checks {
-			distance, samples := text(""), text("")
-			if c.Distance != nil {
-				distance = text(signed(*c.Distance) + unit(c.Unit))
-			}
-			if c.Samples != nil {
-				samples.Text = count(*c.Samples)
-			}
-			if c.MinSamples > 0 {
-				samples.Sub = w.trf("at least %s", count(c.MinSamples))
-			}
-			t.Rows = append(t.Rows, []cell{
-				{Text: c.Name, Sub: c.Code, Mono: true},
-				text(w.quantity(c.Value, c.Threshold, c.Unit)),
-				text(comparison(c.Op) + w.quantity(c.Threshold, nil, c.Unit)),
-				distance, samples,
-				{Text: cmp.Or(c.Source, none), Sub: cmp.Or(c.Detail, c.Window), Mono: c.Source != ""},
-				w.verdict(c.Verdict),
-			})
+			t.Rows = append(t.Rows, w.check(c))
 		}
 		s.Tables = append(s.Tables, t)
 	}
 	return s
+}
+
+func (w words) check(c Check) []cell {
+	distance, samples := text(""), text("")
+	if c.Distance != nil {
+		distance = text(signed(*c.Distance) + unit(c.Unit))
+	}
+	if c.Samples != nil {
+		samples.Text = count(*c.Samples)
+	}
+	if c.MinSamples > 0 {
+		samples.Sub = w.trf("at least %s", count(c.MinSamples))
+	}
+	limit := text(comparison(c.Op) + w.quantity(c.Threshold, nil, c.Unit))
+	source := mono(c.Source)
+	source.Sub = cmp.Or(c.Detail, c.Window)
+	if c.Op == "cel" { // the rule is its own source
+		limit, source = text(""), mono(w.quantity(c.Threshold, nil, ""))
+	}
+	return []cell{
+		{Text: c.Name, Sub: c.Code, Mono: true}, text(w.quantity(c.Value, c.Threshold, c.Unit)), limit, distance, samples, source, w.verdict(c.Verdict),
+	}
 }
 
 func (w words) rollback(r Release) section {
