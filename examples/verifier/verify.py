@@ -1,0 +1,363 @@
+#!/usr/bin/env python3
+"""Verify a Headgate bundle without Headgate.
+
+    verify.py BUNDLE.zip [--key NAME+HASH+BASE64]... [--checkpoint FILE]
+
+Needs Python 3.9 and its standard library. Written from docs/bundle-format.md
+alone, so that nobody has to take Headgate's word for Headgate's evidence. It
+checks signatures, inclusion, consistency, digests, and that each gate's verdict
+follows from its recorded values and rule set; it does not evaluate rules of
+one's own written in CEL, and it says so. Exit status: 0 all holds, 1 findings,
+2 the file cannot be read.
+"""
+import argparse
+import base64
+import hashlib
+import json
+import sys
+import zipfile
+
+# --- ed25519, RFC 8032 section 5.1, verification only -----------------------
+P = 2**255 - 19
+L = 2**252 + 27742317777372353535851937790883648493
+D = -121665 * pow(121666, -1, P) % P
+SQRT_M1 = pow(2, (P - 1) // 4, P)
+
+
+def add(p, q):
+    a, b = (p[1] - p[0]) * (q[1] - q[0]) % P, (p[1] + p[0]) * (q[1] + q[0]) % P
+    c, d = 2 * p[3] * q[3] * D % P, 2 * p[2] * q[2] % P
+    e, f, g, h = b - a, d - c, d + c, b + a
+    return (e * f % P, g * h % P, f * g % P, e * h % P)
+
+
+def multiply(s, p):
+    q = (0, 1, 1, 0)
+    while s > 0:
+        if s & 1:
+            q = add(q, p)
+        p, s = add(p, p), s >> 1
+    return q
+
+
+def decompress(raw):
+    y = int.from_bytes(raw, "little")
+    sign, y = y >> 255, y & ((1 << 255) - 1)
+    if y >= P:
+        return None
+    x2 = (y * y - 1) * pow(D * y * y + 1, -1, P) % P
+    x = pow(x2, (P + 3) // 8, P)
+    if (x * x - x2) % P:
+        x = x * SQRT_M1 % P
+    if (x * x - x2) % P or (x == 0 and sign):
+        return None
+    if x & 1 != sign:
+        x = P - x
+    return (x, y, 1, x * y % P)
+
+
+BASE = decompress((4 * pow(5, -1, P) % P).to_bytes(32, "little"))
+
+
+def signature_ok(key, message, signature):
+    if len(key) != 32 or len(signature) != 64:
+        return False
+    a, s = decompress(key), int.from_bytes(signature[32:], "little")
+    if a is None or s >= L:
+        return False
+    k = int.from_bytes(hashlib.sha512(signature[:32] + key + message).digest(), "little") % L
+    # R = sB - kA, compared in its compressed form.
+    x, y, z, _ = add(multiply(s, BASE), multiply(k, (P - a[0], a[1], 1, P - a[3])))
+    inverse = pow(z, -1, P)
+    x, y = x * inverse % P, y * inverse % P
+    return (y | (x & 1) << 255).to_bytes(32, "little") == signature[:32]
+
+
+# --- the Merkle log, RFC 6962 section 2.1 ------------------------------------
+def node(left, right):
+    return hashlib.sha256(b"\x01" + left + right).digest()
+
+
+def split(n):
+    """The largest power of two below n."""
+    return 1 << (n - 1).bit_length() - 1
+
+
+def root_from_inclusion(proof, size, index, leaf):
+    if size == 1:
+        return leaf if not proof and index == 0 else None
+    if not proof or not 0 <= index < size:
+        return None
+    k = split(size)
+    if index < k:
+        below = root_from_inclusion(proof[:-1], k, index, leaf)
+        return below and node(below, proof[-1])
+    below = root_from_inclusion(proof[:-1], size - k, index - k, leaf)
+    return below and node(proof[-1], below)
+
+
+def roots_from_consistency(proof, old, new, old_root, whole=True):
+    """The roots of the trees of sizes old and new that the proof implies."""
+    if old == new:
+        if whole:
+            return (old_root, old_root) if not proof else (None, None)
+        return (proof[0], proof[0]) if len(proof) == 1 else (None, None)
+    if not proof:
+        return None, None
+    k, last = split(new), proof[-1]
+    if old <= k:
+        a, b = roots_from_consistency(proof[:-1], old, k, old_root, whole)
+        return a, b and node(b, last)
+    a, b = roots_from_consistency(proof[:-1], old - k, new - k, old_root, False)
+    return a and node(last, a), b and node(last, b)
+
+
+# --- formats -----------------------------------------------------------------
+def digest(content):
+    return "sha256:" + hashlib.sha256(content).hexdigest()
+
+
+class Key:
+    """A note verifier key: name+hash+base64(0x01 || 32 bytes)."""
+
+    def __init__(self, text):
+        self.name, hash_hex, encoded = text.strip().split("+", 2)
+        raw = base64.b64decode(encoded, validate=True)
+        self.hash = hashlib.sha256(self.name.encode() + b"\n" + raw).digest()[:4]
+        if len(raw) != 33 or raw[0] != 1 or self.hash.hex() != hash_hex:
+            raise ValueError("not an ed25519 key")
+        self.raw = raw[1:]
+        self.id = hashlib.sha256(self.raw).hexdigest()[:32]
+
+
+class Verification:
+    def __init__(self, members, keys):
+        self.members, self.findings, self.notes = members, [], []
+        own = {}
+        for name in self.folder("keys/"):
+            try:
+                key = Key(members[name].decode())
+                own[key.id] = key
+            except ValueError:
+                self.find("MEMBER_INVALID", name, "it is not a public key")
+        self.keys = {k.id: k for k in keys} or own
+        if not keys:
+            self.notes.append("no key was given with --key: signatures were checked against the bundle's own keys")
+        self.decisions = {}
+
+    def folder(self, prefix):
+        return sorted(n for n in self.members if n.startswith(prefix))
+
+    def find(self, code, member, message):
+        line = f"{code} {member}: {message}"
+        self.findings.append("".join(c if c.isprintable() else "\ufffd" for c in line))
+
+    def open(self, name):
+        """Return the statement in a DSSE envelope, reporting a bad signature."""
+        try:
+            envelope = json.loads(self.members[name])
+            payload = base64.b64decode(envelope["payload"], validate=True)
+            statement = json.loads(payload)
+            kind = envelope["payloadType"]
+            signed_by = [(s["keyid"], base64.b64decode(s["sig"], validate=True)) for s in envelope["signatures"]]
+            if kind != "application/vnd.in-toto+json" or statement["_type"] != "https://in-toto.io/Statement/v1":
+                raise ValueError
+        except (ValueError, KeyError, TypeError):
+            self.find("MEMBER_INVALID", name, "it is not a signed in-toto statement")
+            return None
+        message = b"DSSEv1 %d %s %d %s" % (len(kind), kind.encode(), len(payload), payload)
+        known = [(self.keys[i].raw, sig) for i, sig in signed_by if i in self.keys]
+        if not known:
+            self.find("KEY_UNTRUSTED", name, f"it is signed by {[i for i, _ in signed_by]}, none of which is to be believed")
+        elif not any(signature_ok(key, message, sig) for key, sig in known):
+            self.find("SIGNATURE_INVALID", name, "the signature does not match: it was changed after it was signed")
+        return statement
+
+    def checkpoint(self, name, note):
+        """Return (origin, size, root) of a signed note, or None."""
+        try:
+            text, signatures = note.decode().rsplit("\n\n", 1)
+            text += "\n"
+            origin, size, root = text.split("\n")[:3]
+            result = origin, int(size), base64.b64decode(root, validate=True)
+            lines = [s.split(" ") for s in signatures.strip().split("\n")]
+        except (ValueError, AttributeError):
+            self.find("CHECKPOINT_INVALID", name, "it is not a signed note")
+            return None
+        for dash, signer, encoded in (line for line in lines if len(line) == 3):
+            raw = base64.b64decode(encoded)
+            for key in self.keys.values():
+                if dash == "\u2014" and signer == key.name and raw[:4] == key.hash:
+                    if signature_ok(key.raw, text.encode(), raw[4:]):
+                        return result
+                    self.find("CHECKPOINT_INVALID", name, "the signature does not match: it was changed after it was signed")
+                    return None
+        self.find("KEY_UNTRUSTED", name, "it is not signed by a key to be believed")
+        return None
+
+    def run(self, kept):
+        manifest = self.check_manifest()
+        self.check_members(manifest)
+        tree = self.check_checkpoints(kept)
+        for name in self.folder("statements/"):
+            self.check_statement(name, tree, manifest)
+        release = manifest.get("release", {})
+        for gate in ("quality", "performance", "security", "cost") if release.get("outcome") == "promoted" else ():
+            last = self.decisions.get(gate)
+            if last is None or last["verdict"] != "pass" or last.get("declared"):
+                self.find("OUTCOME_UNSUPPORTED", "manifest.dsse.json", f"the release was promoted without a pass of gate {gate}")
+
+    def check_manifest(self):
+        if "manifest.dsse.json" not in self.members:
+            self.find("MEMBER_MISSING", "manifest.dsse.json", "there is no manifest")
+            return {}
+        statement = self.open("manifest.dsse.json")
+        if not statement or statement.get("predicateType") != "https://headgate.dev/attestation/bundle/v1":
+            self.find("MANIFEST_INVALID", "manifest.dsse.json", "it is not a manifest")
+            return {}
+        self.subject = statement["subject"]
+        return statement["predicate"]
+
+    def check_members(self, manifest):
+        listed = {m["name"]: m["digest"] for m in manifest.get("members", [])}
+        for name, want in listed.items():
+            if name not in self.members:
+                self.find("MEMBER_MISSING", name, "the manifest lists it, but it is not in the bundle")
+            elif digest(self.members[name]) != want:
+                self.find("MEMBER_CHANGED", name, "it is not the file that the manifest lists")
+        for name in self.members:
+            if manifest and name not in listed and name != "manifest.dsse.json":
+                self.find("MEMBER_UNEXPECTED", name, "the manifest does not list it")
+        for name in self.folder("blobs/sha256/"):
+            if digest(self.members[name]) != "sha256:" + name.rsplit("/", 1)[1]:
+                self.find("MEMBER_CHANGED", name, "its content does not have the digest that is its name")
+        for name in self.folder("exports/"):
+            self.open(name)
+
+    def check_checkpoints(self, kept):
+        if "checkpoint" not in self.members:
+            self.find("MEMBER_MISSING", "checkpoint", "nothing can be proven to be in the log")
+            return None
+        tree = self.checkpoint("checkpoint", self.members["checkpoint"])
+        if tree is None:
+            return None
+        proof = json.loads(self.members.get("consistency.json", b"{}"))
+        earlier = [("earlier-checkpoint", self.members["earlier-checkpoint"])] if "earlier-checkpoint" in self.members else []
+        if kept is None:
+            self.notes.append("no --checkpoint was given: that the whole log was rewritten cannot be ruled out")
+        else:
+            earlier.append(("the checkpoint that you kept", kept))
+        for name, note in earlier:
+            old = self.checkpoint(name, note)
+            if old is None or old[1] == 0 or old == tree:
+                continue
+            if old[0] != tree[0] or old[1] >= tree[1]:
+                self.find("CHECKPOINT_FORKED", "checkpoint", f"its log does not continue {name}")
+            elif (proof.get("from"), proof.get("to")) != (old[1], tree[1]):
+                self.find("CHECKPOINT_UNPROVEN", "consistency.json", f"there is no proof that the log continues {name}")
+            else:
+                hashes = [base64.b64decode(h) for h in proof["hashes"]]
+                if roots_from_consistency(hashes, old[1], tree[1], old[2]) != (old[2], tree[2]):
+                    self.find("CHECKPOINT_FORKED", "checkpoint", f"its log does not begin with the {old[1]} entries of {name}")
+        return tree
+
+    def check_statement(self, name, tree, manifest):
+        statement, index = self.open(name), int(name[len("statements/"):].split(".")[0])
+        proof = json.loads(self.members.get(f"proofs/{index:010d}.json", b"{}"))
+        leaf = hashlib.sha256(b"\x00" + self.members[name]).digest()
+        if tree:
+            hashes = [base64.b64decode(h) for h in proof.get("hashes") or []]
+            fits = (proof.get("index"), proof.get("tree_size")) == (index, tree[1])
+            if not fits or root_from_inclusion(hashes, tree[1], index, leaf) != tree[2]:
+                self.find("INCLUSION_UNPROVEN", name, f"it is not entry {index} of the log")
+        if statement is None:
+            return
+        if manifest and statement["subject"] != self.subject:
+            self.find("SUBJECT_MISMATCH", name, "it is about another release")
+        predicate = statement["predicate"]
+        if statement["predicateType"].endswith("/audit-event/v1"):
+            return
+        needed = [i["digest"] for i in predicate.get("inputs") or []]
+        needed += [predicate["rules"]["digest"]] if predicate.get("rules", {}).get("digest") else []
+        for d in needed:
+            if "blobs/sha256/" + d.split(":")[-1] not in self.members:
+                self.find("MEMBER_MISSING", "blobs/sha256/" + d.split(":")[-1], f"statement {index} rests on it")
+        if statement["predicateType"].endswith("/gate-decision/v1"):
+            self.decisions[predicate["gate"]] = predicate
+            self.check_decision(name, predicate)
+
+    def check_decision(self, name, d):
+        order = ["fail", "broken", "insufficient", "pass"]
+        verdicts = [c["verdict"] for c in d["checks"]]
+        if d["verdict"] != next((v for v in order if v in verdicts), "insufficient"):
+            self.find("VERDICT_FORGED", name, f"gate {d['gate']} is recorded as {d['verdict']}, its checks give {verdicts}")
+        if len(d["failed_checks"]) != len([v for v in verdicts if v != "pass"]):
+            self.find("VERDICT_FORGED", name, f"gate {d['gate']} lists {d['failed_checks']}, its checks give {verdicts}")
+        for c in d["checks"]:
+            self.check_check(name, d, c)
+        raw = self.members.get("blobs/sha256/" + d["rules"]["digest"].split(":")[-1])
+        rules = json.loads(raw) if raw else {}
+        if raw and rules.get("thresholds", {}).get(d["gate"], {}) != d["thresholds"]:
+            self.find("THRESHOLD_SWAPPED", name, f"gate {d['gate']} shows thresholds that its rule set does not have")
+        for c in d["checks"] if raw else ():
+            if rules.get("min_samples", {}).get(d["gate"], {}).get(c["name"], 0) != c["min_samples"]:
+                self.find("THRESHOLD_SWAPPED", name, f"check {c['name']} demands another number of samples than its rule set")
+
+    def check_check(self, name, d, c):
+        value, limit, op = c["value"], c["threshold"], c["op"]
+        if op == "cel":
+            self.notes.append(f"rule {c['name']} is written in CEL and was not evaluated")
+            return
+        holds = None
+        if isinstance(value, bool) and isinstance(limit, bool):
+            holds = value == limit
+        elif isinstance(value, (int, float)) and isinstance(limit, (int, float)):
+            slack = 1e-12 * max(abs(value), abs(limit))
+            holds = {">=": value >= limit - slack, "<=": value <= limit + slack, "==": abs(value - limit) <= slack}[op]
+        few = c["min_samples"] > 0 and (c["samples"] is None or c["samples"] < c["min_samples"])
+        if c["verdict"] == "pass" and (not holds or few) or c["verdict"] == "fail" and holds:
+            self.find("VERDICT_FORGED", name, f"check {c['name']} is recorded as {c['verdict']}: {value} {op} {limit}, {c['samples']} samples")
+        if d["values"].get(c["name"], value) != value:
+            self.find("VERDICT_FORGED", name, f"check {c['name']} has the value {value}, the decision shows {d['values'][c['name']]}")
+        if limit not in [d["thresholds"].get(c["name"] + s) for s in ("_min", "_max", "_required")]:
+            self.find("THRESHOLD_SWAPPED", name, f"check {c['name']} was made against {limit}, which the decision does not show")
+
+
+def read(path):
+    """The members of a bundle; stored only, so that nothing can blow up."""
+    with zipfile.ZipFile(path) as archive:
+        infos = archive.infolist()
+        names = [i.filename for i in infos]
+        if len(set(names)) != len(names) or any(i.compress_type != zipfile.ZIP_STORED for i in infos):
+            raise zipfile.BadZipFile("a member occurs twice or is compressed")
+        return {i.filename: archive.read(i) for i in infos}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("bundle")
+    parser.add_argument("--key", action="append", default=[], help="a public key that you trust")
+    parser.add_argument("--checkpoint", help="a file with a checkpoint that you kept")
+    options = parser.parse_args()
+    try:
+        members = read(options.bundle)
+        kept = open(options.checkpoint, "rb").read() if options.checkpoint else None
+        verification = Verification(members, [Key(k) for k in options.key])
+    except (OSError, ValueError, zipfile.BadZipFile) as problem:
+        print(f"BUNDLE_UNREADABLE: {problem}")
+        return 2
+    try:
+        verification.run(kept)
+    except (KeyError, TypeError, ValueError, AttributeError) as problem:
+        verification.find("MEMBER_INVALID", "?", f"a document does not have the documented form: {problem!r}")
+    for line in verification.findings:
+        print(line)
+    for line in sorted(set(verification.notes)):
+        print("note:", line)
+    if not verification.findings:
+        print(f"ok: {len(verification.folder('statements/'))} statements, {len(verification.folder('blobs/'))} files")
+    return 1 if verification.findings else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
