@@ -1,0 +1,187 @@
+package api
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"log/slog"
+	"net"
+	"net/http"
+	"regexp"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/access"
+)
+
+type contextKey int
+
+const (
+	metaKey contextKey = iota
+	identityKey
+	loggerKey
+)
+
+func metaOf(ctx context.Context) Meta {
+	m, _ := ctx.Value(metaKey).(Meta)
+	return m
+}
+
+// caller is who asks; the zero Identity is nobody.
+func caller(ctx context.Context) access.Identity {
+	i, _ := ctx.Value(identityKey).(access.Identity)
+	return i
+}
+
+// noteInternal logs the cause of an error that the client is not told.
+func noteInternal(ctx context.Context, err error) {
+	if l, ok := ctx.Value(loggerKey).(*slog.Logger); ok {
+		m := metaOf(ctx)
+		l.ErrorContext(ctx, "internal error", slog.Any("error", err), slog.String("request_id", m.RequestID), slog.String("trace_id", m.TraceID))
+	}
+}
+
+var (
+	requestIDPattern   = regexp.MustCompile(`^[A-Za-z0-9._:/+=@-]{1,128}$`)
+	traceparentPattern = regexp.MustCompile(`^[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}`)
+)
+
+const zeroTrace = "00000000000000000000000000000000"
+
+// identify gives each request its ids: the caller's where they are usable,
+// fresh ones otherwise. W3C traceparent wins over x-trace-id.
+func (s *server) identify(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		m := Meta{TraceID: r.Header.Get("x-trace-id"), RequestID: r.Header.Get("x-request-id")}
+		if t := traceparentPattern.FindStringSubmatch(r.Header.Get("traceparent")); t != nil && t[1] != zeroTrace {
+			m.TraceID = t[1]
+		}
+		if !requestIDPattern.MatchString(m.TraceID) {
+			b := make([]byte, 16)
+			rand.Read(b) // never fails, see crypto/rand
+			m.TraceID = hex.EncodeToString(b)
+		}
+		if !requestIDPattern.MatchString(m.RequestID) {
+			m.RequestID = headgate.NewID("req")
+		}
+		w.Header().Set("x-trace-id", m.TraceID)
+		w.Header().Set("x-request-id", m.RequestID)
+		ctx := context.WithValue(r.Context(), metaKey, m)
+		ctx = context.WithValue(ctx, loggerKey, s.Logger)
+		next.ServeHTTP(w, r.WithContext(ctx))
+	})
+}
+
+// recoverPanics keeps one broken request from ending the process.
+func (s *server) recoverPanics(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			if v := recover(); v != nil {
+				if v == http.ErrAbortHandler {
+					panic(v)
+				}
+				s.Logger.ErrorContext(r.Context(), "handler panicked", slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
+				writeError(w, r, headgate.Errorf(headgate.CodeInternal, headgate.ClassPermanent, "internal error; the server's log has the cause under this request id"))
+			}
+		}()
+		next.ServeHTTP(w, r)
+	})
+}
+
+// internalPrefix is the part of the API that is for operators only.
+const internalPrefix = "/api/v1/internal/"
+
+// authenticate establishes who asks and for which tenant, and keeps everybody
+// but operators out of the internal part.
+func (s *server) authenticate(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		who, err := s.identity(r)
+		if err == nil && strings.HasPrefix(r.URL.Path, internalPrefix) {
+			err = who.May(access.Operator)
+		}
+		if err == nil && who.Role != "" {
+			who, err = who.Narrow(r.Header.Get("x-tenant-id"))
+		}
+		if err != nil {
+			writeError(w, r, err)
+			return
+		}
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), identityKey, who)))
+	})
+}
+
+// identity returns the caller; nobody, without an error, when no credential
+// was sent.
+func (s *server) identity(r *http.Request) (access.Identity, error) {
+	from, _, _ := net.SplitHostPort(r.RemoteAddr)
+	token := bearer(r)
+	if token == "" {
+		if s.Development && r.Header.Get("x-internal-debug") == "true" {
+			return access.Identity{Name: "x-internal-debug", Role: access.Operator, From: from}, nil
+		}
+		return access.Identity{From: from}, nil
+	}
+	who, err := access.Verify(r.Context(), s.Credentials, token, time.Now())
+	who.From = from
+	return who, err
+}
+
+// sessionCookie holds the token of a person who logged in with a browser.
+const sessionCookie = "headgate_token"
+
+func bearer(r *http.Request) string {
+	if h := r.Header.Get("Authorization"); h != "" {
+		scheme, token, _ := strings.Cut(h, " ")
+		if !strings.EqualFold(scheme, "Bearer") {
+			return "-" // a credential of a kind that nobody has
+		}
+		return token
+	}
+	// A cookie only ever reads: another site's form cannot act with it.
+	if c, err := r.Cookie(sessionCookie); err == nil && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+		return c.Value
+	}
+	return ""
+}
+
+// must returns the caller if it has the role. Nobody is AUTH_UNAUTHORIZED.
+func must(ctx context.Context, role access.Role) (access.Identity, error) {
+	who := caller(ctx)
+	if who.Role == "" {
+		return who, headgate.Errorf(headgate.CodeUnauthorized, headgate.ClassSecuritySensitive,
+			"send Authorization: Bearer with a token from headgate token create")
+	}
+	return who, who.May(role)
+}
+
+// route answers unknown paths and wrong methods in the envelope.
+func (s *server) route(mux *http.ServeMux) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h, pattern := mux.Handler(r)
+		if pattern != "" {
+			mux.ServeHTTP(w, r)
+			return
+		}
+		probe := &statusProbe{header: http.Header{}}
+		h.ServeHTTP(probe, r)
+		if probe.status == http.StatusMethodNotAllowed {
+			w.Header().Set("Allow", probe.header.Get("Allow"))
+			writeError(w, r, headgate.Errorf(headgate.CodeMethodNotAllowed, headgate.ClassValidation,
+				"this path takes %s", probe.header.Get("Allow")))
+			return
+		}
+		writeError(w, r, headgate.Errorf(headgate.CodeNotFound, headgate.ClassValidation, "there is nothing at this path; see /openapi.json"))
+	})
+}
+
+// statusProbe learns how the router would refuse a request.
+type statusProbe struct {
+	header http.Header
+	status int
+}
+
+func (p *statusProbe) Header() http.Header         { return p.header }
+func (p *statusProbe) WriteHeader(status int)      { p.status = status }
+func (p *statusProbe) Write(b []byte) (int, error) { return len(b), nil }

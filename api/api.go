@@ -1,0 +1,103 @@
+// Package api is the HTTP face of the control plane: the envelope, who may ask
+// what, the contract's endpoints, the releases, and the pages people read.
+//
+// It owns no decision: every handler hands the request to package control and
+// the answer to the client.
+package api
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/headgate/headgate/access"
+	"github.com/headgate/headgate/control"
+)
+
+const (
+	maxBody       = 1 << 20
+	maxReportBody = 64 << 20
+)
+
+// Options configure the handler. Development and Forward are optional.
+type Options struct {
+	Plane       *control.Plane
+	Credentials access.Store
+	Version     string
+	Logger      *slog.Logger
+	// Development honours x-internal-debug and shows pages without a login.
+	// The server must listen on loopback only.
+	Development bool
+	// Forward, if set, answers what belongs to the service behind the proxy.
+	Forward http.Handler
+}
+
+type server struct {
+	Options
+}
+
+var overrideErrors sync.Once
+
+// New returns the handler of the whole HTTP API.
+func New(o Options) http.Handler {
+	overrideErrors.Do(func() {
+		// The framework has one constructor for the whole process.
+		huma.NewError = func(status int, msg string, errs ...error) huma.StatusError {
+			return humaError(context.Background(), status, msg, errs...)
+		}
+		huma.NewErrorWithContext = func(c huma.Context, status int, msg string, errs ...error) huma.StatusError {
+			return humaError(c.Context(), status, msg, errs...)
+		}
+	})
+	s := &server{o}
+	mux := http.NewServeMux()
+	s.register(humago.New(mux, s.config()))
+	s.pages(mux)
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
+	if o.Forward != nil {
+		for _, p := range []string{"documents/", "evaluations", "evaluations/", "dlq/"} {
+			mux.Handle("/api/v1/"+p, o.Forward)
+		}
+	}
+	return s.identify(s.recoverPanics(s.authenticate(s.route(mux))))
+}
+
+func (s *server) config() huma.Config {
+	c := huma.DefaultConfig("Headgate", s.Version)
+	c.Info.Description = "Release control plane: no evidence, no release."
+	c.CreateHooks = nil
+	c.DocsPath = ""
+	c.SchemasPath = ""
+	c.FieldsOptionalByDefault = true
+	c.AllowAdditionalPropertiesByDefault = true
+	c.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"bearer": {Type: "http", Scheme: "bearer"}}
+	c.Security = []map[string][]string{{"bearer": {}}}
+	return c
+}
+
+func (s *server) register(a huma.API) {
+	s.registerGates(a)
+	s.registerRollout(a)
+	s.registerReadiness(a)
+	s.registerOps(a)
+	s.registerReleases(a)
+}
+
+// op describes an operation.
+func op(method, path, id, summary string) huma.Operation {
+	return huma.Operation{
+		OperationID: id, Method: method, Path: "/api/v1" + path, Summary: summary,
+		MaxBodyBytes: maxBody, BodyReadTimeout: 30 * time.Second, Tags: []string{strings.Split(strings.Trim(path, "/"), "/")[0]},
+	}
+}
+
+// bodyOf is a request with nothing but a body.
+type bodyOf[T any] struct {
+	Body T
+}

@@ -1,0 +1,137 @@
+package api
+
+import (
+	"bytes"
+	"embed"
+	"html/template"
+	"net/http"
+	"strings"
+
+	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/access"
+	"github.com/headgate/headgate/evidence/report"
+)
+
+//go:embed templates/*.html
+var templates embed.FS
+
+var pageTemplates = template.Must(template.ParseFS(templates, "templates/*.html"))
+
+// pages serves what a person reads in a browser.
+func (s *server) pages(mux *http.ServeMux) {
+	mux.HandleFunc("GET /{$}", s.reader(s.index))
+	mux.HandleFunc("GET /releases/{id}", s.reader(s.releasePage))
+	mux.HandleFunc("GET /login", s.loginForm)
+	mux.HandleFunc("POST /login", s.login)
+}
+
+// reader lets those in who may read; others have to log in first. A
+// development server shows its pages to whoever can reach loopback.
+func (s *server) reader(next func(http.ResponseWriter, *http.Request, access.Identity)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		who := caller(r.Context())
+		if who.Role == "" && s.Development && loopbackHost(r.Host) {
+			who = access.Identity{Name: "browser", Role: access.Viewer}
+		}
+		if who.Role == "" {
+			http.Redirect(w, r, "/login", http.StatusSeeOther)
+			return
+		}
+		h := w.Header()
+		h.Set("Content-Type", "text/html; charset=utf-8")
+		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:; form-action 'self'; frame-ancestors 'none'")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "same-origin")
+		h.Set("Cache-Control", "no-store")
+		next(w, r, who)
+	}
+}
+
+// loopbackHost refuses other names for this address, by which a page of
+// another site could read ours.
+func loopbackHost(host string) bool {
+	name := host
+	if i := strings.LastIndexByte(host, ':'); i > 0 {
+		name = host[:i]
+	}
+	return name == "127.0.0.1" || name == "localhost" || name == "[::1]"
+}
+
+// language is zh-CN when it is asked for or preferred, else English.
+func language(r *http.Request) report.Lang {
+	if l := r.URL.Query().Get("lang"); l != "" {
+		if strings.HasPrefix(l, "zh") {
+			return report.Chinese
+		}
+		return report.English
+	}
+	if strings.HasPrefix(strings.ToLower(r.Header.Get("Accept-Language")), "zh") {
+		return report.Chinese
+	}
+	return report.English
+}
+
+func (s *server) index(w http.ResponseWriter, r *http.Request, who access.Identity) {
+	all, err := s.Plane.Releases(r.Context(), who, "", 100)
+	if err != nil {
+		writeError(w, r, err)
+		return
+	}
+	render(w, r, "index.html", map[string]any{"Releases": all, "Lang": language(r), "Chinese": language(r) == report.Chinese})
+}
+
+func (s *server) releasePage(w http.ResponseWriter, r *http.Request, who access.Identity) {
+	rel, err := s.Plane.Report(r.Context(), who, r.PathValue("id"))
+	if err != nil {
+		writeError(w, r, err)
+		return
+	}
+	var b bytes.Buffer
+	switch r.URL.Query().Get("format") {
+	case "json":
+		w.Header().Set("Content-Type", "application/json")
+		err = report.JSON(&b, rel)
+	case "md":
+		w.Header().Set("Content-Type", "text/markdown; charset=utf-8")
+		err = report.Markdown(&b, rel, language(r))
+	default:
+		err = report.HTML(&b, rel, language(r))
+	}
+	if err != nil {
+		writeError(w, r, err)
+		return
+	}
+	_, _ = w.Write(b.Bytes()) // the client is gone if this fails
+}
+
+func (s *server) loginForm(w http.ResponseWriter, r *http.Request) {
+	render(w, r, "login.html", map[string]any{"Lang": language(r), "Chinese": language(r) == report.Chinese})
+}
+
+// login keeps a good token in a cookie that scripts and other sites cannot
+// read.
+func (s *server) login(w http.ResponseWriter, r *http.Request) {
+	r.Body = http.MaxBytesReader(w, r.Body, 4096)
+	token := r.PostFormValue("token")
+	req := r.Clone(r.Context())
+	req.Header.Set("Authorization", "Bearer "+token)
+	if _, err := s.identity(req); err != nil || token == "" {
+		w.WriteHeader(http.StatusUnauthorized)
+		render(w, r, "login.html", map[string]any{"Lang": language(r), "Chinese": language(r) == report.Chinese, "Wrong": true})
+		return
+	}
+	http.SetCookie(w, &http.Cookie{
+		Name: sessionCookie, Value: token, Path: "/", HttpOnly: true, Secure: r.TLS != nil, SameSite: http.SameSiteStrictMode, MaxAge: 12 * 3600,
+	})
+	http.Redirect(w, r, "/", http.StatusSeeOther)
+}
+
+func render(w http.ResponseWriter, r *http.Request, name string, data any) {
+	var b bytes.Buffer
+	if err := pageTemplates.ExecuteTemplate(&b, name, data); err != nil {
+		writeError(w, r, headgate.Errorf(headgate.CodeInternal, headgate.ClassPermanent, "the page could not be made").Wrap(err))
+		return
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	_, _ = w.Write(b.Bytes()) // the client is gone if this fails
+}
