@@ -8,7 +8,6 @@
 package report
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"slices"
@@ -120,14 +119,33 @@ type format struct {
 	name string
 	// detect reports whether the document may be of this format.
 	detect func(document) bool
-	parse  func(document, Options) (Facts, error)
-	// redact returns the report without what must not be stored; nil when the
-	// format holds nothing of the kind.
-	redact func(document) ([]byte, error)
+	decode func(document, Options) (content, error)
 }
 
-// formats are in order of detection; no two claim the same document.
-var formats = []format{}
+// content is a decoded report.
+type content interface {
+	facts(Options) (Facts, error)
+	// stored is the report reduced to what facts needs, so that nothing else
+	// of it is ever kept.
+	stored() ([]byte, error)
+}
+
+// formats are tried in this order by [Detect]; no two claim the same document.
+var formats = []format{
+	{"sarif", isSARIF, decodeSARIF},
+	{"cyclonedx", isCycloneDX, decodeCycloneDX},
+	{"spdx", isSPDX, decodeSPDX},
+	{"trivy", isTrivy, decodeTrivy},
+	{"gitleaks", isGitleaks, decodeGitleaks},
+	{"k6", isK6, decodeK6},
+	{"vegeta", isVegeta, decodeVegeta},
+	{"promptfoo", isPromptfoo, decodePromptfoo},
+	{"deepeval", isDeepEval, decodeDeepEval},
+	{"gate-metrics", isGateMetrics, decodeGateMetrics},
+	{"gotest", isGoTest, decodeGoTest},
+	{"junit", isJUnit, decodeJUnit},
+	{"ragas", isRagas, decodeRagas},
+}
 
 // Formats lists the known formats.
 func Formats() []string {
@@ -143,11 +161,11 @@ func Formats() []string {
 // REQ_VALIDATION_FAILED error that lists the known ones, and so is a report
 // that is not of its format, is cut off, or is larger than allowed.
 func Parse(name string, r io.Reader, opts Options) (Facts, error) {
-	f, doc, err := open(name, r, opts)
+	c, err := open(name, r, opts)
 	if err != nil {
 		return Facts{}, err
 	}
-	facts, err := f.parse(doc, opts)
+	facts, err := c.facts(opts)
 	if err != nil {
 		return Facts{}, headgate.Invalidf("%s report: %w", name, err)
 	}
@@ -155,18 +173,15 @@ func Parse(name string, r io.Reader, opts Options) (Facts, error) {
 	return facts, nil
 }
 
-// Redact returns the report in the form in which it may be stored: what a
-// scanner quotes of a secret is gone. Reports that quote nothing come back as
-// they are.
+// Redact returns the report in the form in which it may be stored. What a
+// scanner quotes of a secret, what a test printed, what was asked and answered
+// is gone; [Parse] finds the same facts in it as in the original.
 func Redact(name string, r io.Reader, opts Options) ([]byte, error) {
-	f, doc, err := open(name, r, opts)
+	c, err := open(name, r, opts)
 	if err != nil {
 		return nil, err
 	}
-	if f.redact == nil {
-		return doc.raw, nil
-	}
-	out, err := f.redact(doc)
+	out, err := c.stored()
 	if err != nil {
 		return nil, headgate.Invalidf("%s report: %w", name, err)
 	}
@@ -188,31 +203,24 @@ func Detect(r io.Reader) (string, error) {
 	return "", headgate.Invalidf("the report's format is not recognised; name it, one of %s", strings.Join(Formats(), ", "))
 }
 
-func open(name string, r io.Reader, opts Options) (format, document, error) {
+func open(name string, r io.Reader, opts Options) (content, error) {
 	i := slices.IndexFunc(formats, func(f format) bool { return f.name == name })
 	if i < 0 {
-		return format{}, document{}, headgate.Invalidf("unknown report format; known are %s", strings.Join(Formats(), ", "))
+		return nil, headgate.Invalidf("unknown report format; known are %s", strings.Join(Formats(), ", "))
 	}
 	limit := opts.MaxBytes
 	if limit <= 0 {
 		limit = DefaultMaxBytes
 	}
 	doc, err := readAll(r, limit)
-	return formats[i], doc, err
-}
-
-// document is a report in memory.
-type document struct{ raw []byte }
-
-func readAll(r io.Reader, limit int64) (document, error) {
-	raw, err := io.ReadAll(io.LimitReader(r, limit+1))
 	if err != nil {
-		return document{}, headgate.Invalidf("the report cannot be read").Wrap(err)
+		return nil, err
 	}
-	if int64(len(raw)) > limit {
-		return document{}, headgate.Invalidf("the report is larger than %d bytes", limit)
+	c, err := formats[i].decode(doc, opts)
+	if err != nil {
+		return nil, headgate.Invalidf("%s report: %w", name, err)
 	}
-	return document{raw: bytes.TrimPrefix(raw, []byte("\xef\xbb\xbf"))}, nil
+	return c, nil
 }
 
 // Merge puts the facts of several reports together as the input of one gate.
@@ -243,4 +251,35 @@ func (f Facts) origin(m Metric) gate.Origin {
 		where = f.Format
 	}
 	return gate.Origin{Samples: m.Samples, Source: fmt.Sprintf("%s (%s)", where, m.From)}
+}
+
+// sortMetrics makes the order of the facts independent of map order.
+func (f *Facts) sortMetrics() {
+	slices.SortFunc(f.Metrics, func(a, b Metric) int { return strings.Compare(a.Name, b.Name) })
+}
+
+// find lists a finding, as long as there is room, and counts it.
+func (f *Facts) find(x Finding) {
+	f.FindingCount++
+	if len(f.Findings) < maxFindings {
+		f.Findings = append(f.Findings, x)
+	}
+}
+
+// count adds a security metric of which nobody said how much was scanned.
+func (f *Facts) count(name string, n int64, from string) {
+	f.Metrics = append(f.Metrics, Metric{Gate: headgate.GateSecurity, Name: name, Value: n, From: from})
+}
+
+// fail sets the verdict unless one that blocks is there already, and says why.
+// A failure outranks the rest.
+func (f *Facts) fail(v headgate.Verdict, format string, args ...any) {
+	if v == headgate.Fail || f.Verdict == headgate.Pass {
+		f.Verdict = v
+	}
+	f.note(format, args...)
+}
+
+func (f *Facts) note(format string, args ...any) {
+	f.Reasons = append(f.Reasons, fmt.Sprintf(format, args...))
 }
