@@ -25,12 +25,12 @@ type errorTests struct {
 }
 
 // reserve is the part of an e-process kept for regressions that start late.
-const reserve = 0.5
+const reserve = 0.3
 
 // suddenPart is the weight of sudden in the evidence on errors, and leastSudden
 // the least odds ratio that it bets on.
 const (
-	suddenPart  = 0.25
+	suddenPart  = 0.15
 	leastSudden = 15
 )
 
@@ -38,7 +38,7 @@ func newErrorTests(cfg Config) *errorTests {
 	w := cfg.Weights.Errors
 	limit := cfg.blockLimit(w*(1-suddenPart), cfg.CapBlocks)
 	ratios := logSpaced(1.25*cfg.MarginRatio, 300, 16)
-	ratioPrior := powerPrior(ratios, -0.5)
+	ratioPrior := powerPrior(ratios, -0.75)
 	large := logSpaced(leastSudden, 300, 5)
 	better := logSpaced(0.15*cfg.MaxRatio, cfg.MaxRatio/1.25, 8)
 	worst := min(0.9, max(300*cfg.NegligibleErrorRate, 0.5))

@@ -14,9 +14,9 @@ type tempering struct {
 const (
 	// temperingPrior is the weight, in degrees of freedom, of "no more than
 	// chance" before anything was seen.
-	temperingPrior = 50
+	temperingPrior = 30
 	// temperingClip bounds what one block can say.
-	temperingClip = 25
+	temperingClip = 40
 )
 
 func newTempering(least float64) *tempering {
