@@ -11,20 +11,15 @@ import (
 // monotone in share: a session on the candidate stays there as share grows. A
 // share that is NaN or not positive is stable, 1 and more is candidate.
 func Assign(salt, tenant, session string, share float64) headgate.Arm {
-	var d xxhash.Digest
-	d.Reset()
-	// The digest never fails. The zero byte keeps ("a", "bc") and ("ab", "c")
-	// apart.
-	_, _ = d.WriteString(salt)
-	_, _ = d.Write(separator)
-	_, _ = d.WriteString(tenant)
-	_, _ = d.Write(separator)
-	_, _ = d.WriteString(session)
-	const mantissa = 1 << 53
-	if float64(d.Sum64()%mantissa)/mantissa < share {
+	// Long enough for all but unusual keys to stay off the heap. The zero bytes
+	// keep ("a", "bc") and ("ab", "c") apart.
+	var buf [256]byte
+	key := append(buf[:0], salt...)
+	key = append(append(key, 0), tenant...)
+	key = append(append(key, 0), session...)
+	const steps = 1 << 53 // a float64 holds these exactly
+	if float64(xxhash.Sum64(key)%steps)/steps < share {
 		return headgate.Candidate
 	}
 	return headgate.Stable
 }
-
-var separator = []byte{0}

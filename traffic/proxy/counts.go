@@ -75,13 +75,11 @@ func (c *counters) tenant(name string) *arms {
 	c.grow.Lock()
 	defer c.grow.Unlock()
 	known := *c.cells.Load()
-	if a, ok := known[name]; ok {
-		return a
-	}
-	if len(known) >= c.limit {
+	if _, ok := known[name]; !ok && len(known) >= c.limit {
 		return &c.other
 	}
-	return c.insert(known, name)
+	c.insert(name)
+	return (*c.cells.Load())[name]
 }
 
 // admit gives each tenant cells of its own, beyond the limit if need be:
@@ -89,21 +87,18 @@ func (c *counters) tenant(name string) *arms {
 func (c *counters) admit(tenants []string) {
 	c.grow.Lock()
 	defer c.grow.Unlock()
-	for _, t := range tenants {
-		if known := *c.cells.Load(); t != "" && t != rollout.OtherTenants && known[t] == nil {
-			c.insert(known, t)
-		}
-	}
+	c.insert(tenants...)
 }
 
-func (c *counters) insert(known map[string]*arms, name string) *arms {
-	// The name may point into a request buffer that is about to be reused.
-	name = string(append([]byte(nil), name...))
-	grown := maps.Clone(known)
-	a := &arms{}
-	grown[name] = a
+// insert is called with grow held.
+func (c *counters) insert(tenants ...string) {
+	grown := maps.Clone(*c.cells.Load())
+	for _, t := range tenants {
+		if t != "" && t != rollout.OtherTenants && grown[t] == nil {
+			grown[t] = &arms{}
+		}
+	}
 	c.cells.Store(&grown)
-	return a
 }
 
 func (c *counters) read(at time.Time, bootID string) rollout.Counts {

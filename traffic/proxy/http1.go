@@ -108,8 +108,14 @@ var hopByHop = []string{
 	"Proxy-Authorization", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
 }
 
-// dropped are request headers that the proxy consumes or sets itself.
-var dropped = []string{TesterHeader, TesterSecretHeader, RouteHeader, "Expect"}
+// dropped returns the request headers that the proxy consumes or sets itself.
+func dropped(trustForwarded bool) []string {
+	names := []string{TesterHeader, TesterSecretHeader, RouteHeader, "Expect"}
+	if !trustForwarded {
+		names = append(names, "Forwarded", "X-Real-Ip")
+	}
+	return names
+}
 
 // prepare turns the client's header into the one for the backend, all but the
 // route.
@@ -123,8 +129,8 @@ func (p *Proxy) prepare(h *fasthttp.RequestHeader, conn *clientConn) {
 	for key := range h.All() {
 		if i := slices.IndexFunc(hopByHop, func(s string) bool { return string(key) == s }); i >= 0 {
 			present = append(present, hopByHop[i])
-		} else if i := slices.IndexFunc(dropped, func(s string) bool { return string(key) == s }); i >= 0 {
-			present = append(present, dropped[i])
+		} else if i := slices.IndexFunc(p.dropped, func(s string) bool { return string(key) == s }); i >= 0 {
+			present = append(present, p.dropped[i])
 		}
 	}
 	chunked := h.ContentLength() == -1

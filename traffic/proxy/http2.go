@@ -3,6 +3,7 @@ package proxy
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -46,7 +47,9 @@ func (p *Proxy) serveHTTP2(w http.ResponseWriter, r *http.Request) {
 		writeRefusal(w, bodyRefusal(errBodyTooLarge))
 		return
 	}
-	r.Body = http.MaxBytesReader(w, r.Body, p.cfg.MaxBodyBytes)
+	if !isGRPC(r.Header) { // a gRPC stream has no length; its messages are limited by the service
+		r.Body = http.MaxBytesReader(w, r.Body, p.cfg.MaxBodyBytes)
+	}
 	d := p.decide(c)
 	p.forward(w, r, &d)
 }
@@ -87,7 +90,7 @@ func (p *Proxy) newReverseProxy() *httputil.ReverseProxy {
 }
 
 func (p *Proxy) rewrite(r *httputil.ProxyRequest) {
-	for _, name := range dropped {
+	for _, name := range p.dropped {
 		r.Out.Header.Del(name)
 	}
 	if p.cfg.TrustForwarded {
@@ -210,6 +213,10 @@ func (p *Proxy) upgrade(ctx *fasthttp.RequestCtx, d decision) {
 	r := &http.Request{
 		Method: string(ctx.Method()), URL: target, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: http.Header{}, Host: string(ctx.Host()), RemoteAddr: ctx.RemoteAddr().String(), Body: http.NoBody,
+	}
+	if tc, ok := ctx.Conn().(*clientConn).Conn.(*tls.Conn); ok {
+		state := tc.ConnectionState()
+		r.TLS = &state
 	}
 	for name, value := range ctx.Request.Header.All() {
 		if k := string(name); k != fasthttp.HeaderHost {

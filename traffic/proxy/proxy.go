@@ -88,6 +88,7 @@ type Proxy struct {
 	bootID   string
 	route    atomic.Pointer[route]
 	counters *counters
+	dropped  []string // request headers
 
 	tls          *tls.Config
 	http1, http2 *handoff
@@ -100,8 +101,9 @@ type Proxy struct {
 	killed  context.Context // ends when Shutdown has waited enough
 	kill    context.CancelFunc
 
-	mu      sync.Mutex     // serialises installing a route and entering
-	running sync.WaitGroup // everything that Shutdown waits for
+	applying sync.Mutex // serialises changes of the route
+	entering sync.Mutex // keeps enter and the beginning of Shutdown apart
+	running  sync.WaitGroup
 }
 
 var _ rollout.Router = (*Proxy)(nil)
@@ -137,7 +139,7 @@ func New(cfg Config) (*Proxy, error) {
 	}
 	p := &Proxy{
 		cfg: cfg, now: time.Now, bootID: headgate.NewID("boot"), counters: newCounters(cfg.MaxTenants),
-		http1: newHandoff(), http2: newHandoff(),
+		dropped: dropped(cfg.TrustForwarded), http1: newHandoff(), http2: newHandoff(),
 	}
 	p.closing, p.close = context.WithCancel(context.Background())
 	p.killed, p.kill = context.WithCancel(context.Background())
@@ -223,8 +225,8 @@ func (p *Proxy) Serve(ln net.Listener) error {
 // enter registers a goroutine that Shutdown has to wait for, unless it has
 // begun.
 func (p *Proxy) enter() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.entering.Lock()
+	defer p.entering.Unlock()
 	if p.closing.Err() != nil {
 		return false
 	}
@@ -237,9 +239,9 @@ func (p *Proxy) enter() bool {
 // of their own, are cut once the rest has finished. Returns ctx's error if
 // requests were still in flight; those end with the process.
 func (p *Proxy) Shutdown(ctx context.Context) error {
-	p.mu.Lock()
+	p.entering.Lock()
 	p.close()
-	p.mu.Unlock()
+	p.entering.Unlock()
 	_ = p.http1.Close()
 	_ = p.http2.Close()
 	slow := make(chan error, 1)
@@ -247,6 +249,8 @@ func (p *Proxy) Shutdown(ctx context.Context) error {
 	err := errors.Join(p.fast.ShutdownWithContext(ctx), <-slow)
 	p.kill()
 	p.running.Wait()
+	p.applying.Lock()
+	defer p.applying.Unlock()
 	r := p.route.Load()
 	r.stable.retire()
 	if r.cand != nil {
@@ -263,8 +267,8 @@ func (p *Proxy) Apply(ctx context.Context, s rollout.Split) (rollout.Status, err
 	if s.Service != p.cfg.Service {
 		return rollout.Status{}, headgate.Invalidf("this proxy serves %q, not %q", p.cfg.Service, s.Service)
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.applying.Lock()
+	defer p.applying.Unlock()
 	// A caller that no longer waits has gone on to something else.
 	if err := errors.Join(ctx.Err(), p.closing.Err()); err != nil {
 		return rollout.Status{}, headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient, "the split was not applied in time; apply it again").Wrap(err)

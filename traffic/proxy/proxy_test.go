@@ -136,6 +136,8 @@ func TestAmbiguousRequestsAreRefused(t *testing.T) {
 		"folded header":          "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding:\r\n chunked\r\nContent-Length: 5\r\n\r\nhello",
 		"two hosts":              "GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
 		"no header name":         "GET / HTTP/1.1\r\nHost: x\r\n: v\r\n\r\n",
+		"no host":                "GET / HTTP/1.1\r\n\r\n",
+		"null in a name":         "GET / HTTP/1.1\r\nHost: x\r\nTransfer-\x00Encoding: chunked\r\n\r\n",
 		"no request":             "\x16\x03\x01\x02\x00\x01\x00\x01\r\n\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -177,12 +179,12 @@ func TestRequestHeader(t *testing.T) {
 	}
 	_, url := start(t, proxy.Config{Stable: serve(t, "v1", echo)})
 	resp, _ := do(t, newClient(t), "GET", url+"//a/../b%2Fc;d?q=%20+&", nil,
-		"x-release-route", "candidate", "X-Forwarded-For", "6.6.6.6", "Connection", "x-secret-hop", "X-Secret-Hop", "1",
+		"x-release-route", "candidate", "X-Forwarded-For", "6.6.6.6", "Forwarded", "for=6.6.6.6", "X-Real-IP", "6.6.6.6", "Connection", "x-secret-hop", "X-Secret-Hop", "1",
 		"Te", "trailers", "Proxy-Authorization", "p", "X-Keep", "kept", "User-Agent", "")
 	r := got.Load()
 	for name, want := range map[string]string{
 		"X-Release-Route": "stable", "X-Forwarded-For": "127.0.0.1", "X-Forwarded-Proto": "http", "X-Forwarded-Host": strings.TrimPrefix(url, "http://"),
-		"X-Secret-Hop": "", "Te": "", "Proxy-Authorization": "", "Connection": "", "X-Keep": "kept", "User-Agent": "",
+		"Forwarded": "", "X-Real-Ip": "", "X-Secret-Hop": "", "Te": "", "Proxy-Authorization": "", "Connection": "", "X-Keep": "kept", "User-Agent": "",
 	} {
 		if v := strings.Join(r.Header.Values(name), "|"); v != want {
 			t.Errorf("backend sees %s: %q, want %q", name, v, want)
@@ -199,6 +201,37 @@ func TestRequestHeader(t *testing.T) {
 	}
 	if resp.StatusCode != http.StatusTeapot || resp.Header.Get("Keep-Alive") != "" || len(resp.Header.Values("Set-Cookie")) != 2 || resp.Header.Get("Server") != "" {
 		t.Errorf("client sees %d %v", resp.StatusCode, resp.Header)
+	}
+}
+
+func TestUnusualTargets(t *testing.T) {
+	t.Parallel()
+	_, url := start(t, proxy.Config{Stable: serve(t, "v1", func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, r.Method+" "+r.RequestURI+" "+r.Host)
+	})})
+	for target, want := range map[string]string{
+		"OPTIONS *":                   "200 ",
+		"GET http://x/absolute?q=1":   "200 GET /absolute?q=1 x",
+		"GET /%2e%2e/a%00b":           "200 GET /%2e%2e/a%00b x",
+		"PROPFIND /dav":               "200 PROPFIND /dav x",
+		"GET http://elsewhere/path/x": "200 GET /path/x elsewhere",
+		"CONNECT x:443":               "405",
+	} {
+		c, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+		_, _ = fmt.Fprintf(c, "%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", target)
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Fatalf("%s: %v", target, err)
+		}
+		body, _ := io.ReadAll(resp.Body)
+		if got := fmt.Sprintf("%d %s", resp.StatusCode, body); !strings.HasPrefix(got, want) {
+			t.Errorf("%s: got %q, want %q", target, got, want)
+		}
+		_ = c.Close()
 	}
 }
 

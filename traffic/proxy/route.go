@@ -84,7 +84,7 @@ func (p *Proxy) isTester(c caller) bool {
 		subtle.ConstantTimeCompare([]byte(c.testerSecret), []byte(p.cfg.TesterSecret)) == 1
 }
 
-// install makes s the route in force. The caller holds p.mu.
+// install makes s the route in force. The caller holds p.applying.
 func (p *Proxy) install(s rollout.Split) (*route, error) {
 	cur := p.route.Load()
 	now := p.now()

@@ -225,9 +225,12 @@ func testLeaseExpiry(t *testing.T, b *bench) {
 			t.Fatalf("still on candidate %s after apply with a lease of %s", asked.Sub(applied), s.TTL)
 		}
 	}
-	if st := b.status(); st.Share != 0 || st.LeaseRemaining != 0 {
-		t.Errorf("status %+v after the lease, want share 0 and no lease", st)
-	}
+	b.eventually(func() error {
+		if st := b.status(); st.Share != 0 || st.LeaseRemaining != 0 {
+			return fmt.Errorf("status %+v after the lease, want share 0 and no lease", st)
+		}
+		return nil
+	})
 	if _, err := b.Router.Apply(t.Context(), s); code(err) != rollout.CodeLeaseLapsed {
 		t.Errorf("late renewal: %v, want LEASE_LAPSED", err)
 	}
