@@ -83,7 +83,7 @@ func (s *server) recoverPanics(next http.Handler) http.Handler {
 					panic(v)
 				}
 				s.Logger.ErrorContext(r.Context(), "handler panicked", slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
-				writeError(w, r, headgate.Errorf(headgate.CodeInternal, headgate.ClassPermanent, "internal error; the server's log has the cause under this request id"))
+				WriteError(w, r, headgate.Errorf(headgate.CodeInternal, headgate.ClassPermanent, "internal error; the server's log has the cause under this request id"))
 			}
 		}()
 		next.ServeHTTP(w, r)
@@ -105,7 +105,7 @@ func (s *server) authenticate(next http.Handler) http.Handler {
 			who, err = who.Narrow(r.Header.Get("x-tenant-id"))
 		}
 		if err != nil {
-			writeError(w, r, err)
+			WriteError(w, r, err)
 			return
 		}
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), identityKey, who)))
@@ -168,11 +168,11 @@ func (s *server) route(mux *http.ServeMux) http.Handler {
 		h.ServeHTTP(probe, r)
 		if probe.status == http.StatusMethodNotAllowed {
 			w.Header().Set("Allow", probe.header.Get("Allow"))
-			writeError(w, r, headgate.Errorf(headgate.CodeMethodNotAllowed, headgate.ClassValidation,
+			WriteError(w, r, headgate.Errorf(headgate.CodeMethodNotAllowed, headgate.ClassValidation,
 				"this path takes %s", probe.header.Get("Allow")))
 			return
 		}
-		writeError(w, r, headgate.Errorf(headgate.CodeNotFound, headgate.ClassValidation, "there is nothing at this path; see /openapi.json"))
+		WriteError(w, r, headgate.Errorf(headgate.CodeNotFound, headgate.ClassValidation, "there is nothing at this path; see /openapi.json"))
 	})
 }
 

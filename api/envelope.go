@@ -131,8 +131,8 @@ func humaError(ctx context.Context, status int, msg string, errs ...error) huma.
 	return failure(ctx, headgate.Invalidf("%s: %s", fields[0]["field"], fields[0]["problem"]).With("fields", fields))
 }
 
-// writeError answers outside the framework.
-func writeError(w http.ResponseWriter, r *http.Request, err error) {
+// WriteError answers a request with an error in the envelope.
+func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	e := failure(r.Context(), err)
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(e.status)

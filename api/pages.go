@@ -74,7 +74,7 @@ func language(r *http.Request) report.Lang {
 func (s *server) index(w http.ResponseWriter, r *http.Request, who access.Identity) {
 	all, err := s.Plane.Releases(r.Context(), who, "", 100)
 	if err != nil {
-		writeError(w, r, err)
+		WriteError(w, r, err)
 		return
 	}
 	render(w, r, "index.html", map[string]any{"Releases": all, "Lang": language(r), "Chinese": language(r) == report.Chinese})
@@ -83,7 +83,7 @@ func (s *server) index(w http.ResponseWriter, r *http.Request, who access.Identi
 func (s *server) releasePage(w http.ResponseWriter, r *http.Request, who access.Identity) {
 	rel, err := s.Plane.Report(r.Context(), who, r.PathValue("id"))
 	if err != nil {
-		writeError(w, r, err)
+		WriteError(w, r, err)
 		return
 	}
 	var b bytes.Buffer
@@ -98,7 +98,7 @@ func (s *server) releasePage(w http.ResponseWriter, r *http.Request, who access.
 		err = report.HTML(&b, rel, language(r))
 	}
 	if err != nil {
-		writeError(w, r, err)
+		WriteError(w, r, err)
 		return
 	}
 	_, _ = w.Write(b.Bytes()) // the client is gone if this fails
@@ -129,7 +129,7 @@ func (s *server) login(w http.ResponseWriter, r *http.Request) {
 func render(w http.ResponseWriter, r *http.Request, name string, data any) {
 	var b bytes.Buffer
 	if err := pageTemplates.ExecuteTemplate(&b, name, data); err != nil {
-		writeError(w, r, headgate.Errorf(headgate.CodeInternal, headgate.ClassPermanent, "the page could not be made").Wrap(err))
+		WriteError(w, r, headgate.Errorf(headgate.CodeInternal, headgate.ClassPermanent, "the page could not be made").Wrap(err))
 		return
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")

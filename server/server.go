@@ -1,0 +1,336 @@
+// Package server composes the control plane: it opens the stores, connects
+// judges, actors and adapters, and owns every goroutine between Start and
+// Stop.
+//
+// It decides nothing. What a part does is in the part's own package.
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/access"
+	"github.com/headgate/headgate/api"
+	"github.com/headgate/headgate/config"
+	"github.com/headgate/headgate/control"
+	"github.com/headgate/headgate/dictionary"
+	"github.com/headgate/headgate/evidence"
+	"github.com/headgate/headgate/gate"
+	"github.com/headgate/headgate/pipeline"
+	"github.com/headgate/headgate/store/sqlite"
+	"github.com/headgate/headgate/telemetry/events"
+	"github.com/headgate/headgate/telemetry/metrics"
+	"github.com/headgate/headgate/telemetry/otlp"
+	"github.com/headgate/headgate/traffic/proxy"
+)
+
+// stopTimeout bounds how long Stop waits for requests in flight.
+const stopTimeout = 10 * time.Second
+
+// Options configure a server.
+type Options struct {
+	Settings config.Settings
+	// Services are under control from the start.
+	Services []config.Service
+	// Proxies are the admin addresses of proxies that run as processes of
+	// their own; empty runs one in this process.
+	Proxies []string
+	// ProxyToken is the credential for Proxies.
+	ProxyToken string
+	// Development refuses every address but loopback, honours
+	// x-internal-debug, and takes telemetry without a credential.
+	Development bool
+	// Forward makes the HTTP API answer what belongs to the service, through
+	// the embedded proxy; for development.
+	Forward bool
+	// Version of this build.
+	Version string
+	Logger  *slog.Logger
+}
+
+// Server is a control plane that runs.
+type Server struct {
+	o       Options
+	db      *sqlite.DB
+	metrics *metrics.Store
+	events  *events.Store
+	otlp    *otlp.Receiver
+	plane   *control.Plane
+	engine  *pipeline.Engine
+	proxy   *proxy.Proxy
+	http    *http.Server
+
+	addr      string
+	proxyAddr string
+	receiving bool // the OTLP receiver has started
+	cancel    context.CancelFunc
+	running   sync.WaitGroup
+	failed    chan error
+}
+
+// New opens the data folder and composes the server. It listens on nothing
+// yet. Close what New returned by Stop.
+func New(ctx context.Context, o Options) (*Server, error) {
+	s := &Server{o: o, failed: make(chan error, 8)}
+	if err := s.open(ctx); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return s, nil
+}
+
+func (s *Server) open(ctx context.Context) error {
+	if s.o.Development {
+		if err := onlyLoopback(s.o.Settings); err != nil {
+			return err
+		}
+	}
+	dir := s.o.Settings.DataDir
+	var err error
+	if s.db, err = sqlite.Open(ctx, dir); err != nil {
+		return err
+	}
+	if s.metrics, err = metrics.Open(filepath.Join(dir, "metrics"), metrics.Options{Logger: s.o.Logger}); err != nil {
+		return err
+	}
+	if s.events, err = events.Open(filepath.Join(dir, "events"), events.Options{Logger: s.o.Logger}); err != nil {
+		return err
+	}
+	s.otlp = &otlp.Receiver{
+		Metrics: s.metrics, Logs: s.events, Traces: s.events, Logger: s.o.Logger, Authenticate: s.authenticateTelemetry(),
+	}
+	if s.plane, err = s.newPlane(dir); err != nil {
+		return err
+	}
+	s.engine = pipeline.New(pipeline.Options{
+		Store: s.db, Router: s.plane.Router, Observe: s.plane.Observe, Rollback: s.plane.Rollback, Publish: s.plane.Publish,
+		Runners: map[headgate.Stage]pipeline.Runner{
+			headgate.StageContract: s.plane.Contract, headgate.StageReplay: s.plane.Replay, headgate.StageGateD: s.plane.GateD,
+			headgate.StageRollout: s.plane.Ready, headgate.StageFeedback: s.plane.GateF,
+		},
+		Log: s.o.Logger, Owner: owner(),
+	})
+	s.plane.Wakes(s.engine.Wake)
+	for _, svc := range s.o.Services {
+		if err := s.addService(ctx, svc); err != nil {
+			return err
+		}
+	}
+	s.http = &http.Server{
+		Handler: api.New(api.Options{
+			Plane: s.plane, Credentials: s.db, Version: s.o.Version, Logger: s.o.Logger,
+			Development: s.o.Development, Forward: s.forward(),
+		}),
+		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		ErrorLog: slog.NewLogLogger(s.o.Logger.Handler(), slog.LevelWarn),
+	}
+	return nil
+}
+
+func owner() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "localhost"
+	}
+	return fmt.Sprintf("%s/%d", host, os.Getpid())
+}
+
+func (s *Server) newPlane(dir string) (*control.Plane, error) {
+	keys, err := evidence.OpenKeyring(filepath.Join(dir, "keys"), "headgate")
+	if err != nil {
+		return nil, err
+	}
+	blobs, err := evidence.OpenBlobs(filepath.Join(dir, "blobs"))
+	if err != nil {
+		return nil, err
+	}
+	dict, err := dictionary.Load(s.o.Settings.MetricsNamespace)
+	if err != nil {
+		return nil, err
+	}
+	rules, err := s.rules()
+	if err != nil {
+		return nil, err
+	}
+	return control.New(control.Options{
+		Settings: s.o.Settings, Store: s.db, Log: evidence.NewLog(s.db.EvidenceLog(), keys), Blobs: blobs, Rules: rules,
+		Dictionary: dict, Figures: s.metrics, Freshness: s.otlp.Freshness, Notify: s.notify,
+		Version: s.o.Version, Logger: s.o.Logger,
+	}), nil
+}
+
+// rules are the contract's, or those of the one service that names its own.
+func (s *Server) rules() (gate.RuleSet, error) {
+	rules := gate.DefaultRules()
+	for _, svc := range s.o.Services {
+		if svc.Gates.Rules == "" {
+			continue
+		}
+		src, err := os.ReadFile(svc.Gates.Rules)
+		if err != nil {
+			return rules, headgate.Errorf(headgate.CodeConfigInvalid, headgate.ClassValidation, "rule set of %s: %w", svc.Name, err)
+		}
+		if rules, err = gate.ParseRules(svc.Gates.Rules, src); err != nil {
+			return rules, err
+		}
+	}
+	return rules, nil
+}
+
+// notify tells people what they have to know at once.
+func (s *Server) notify(ev headgate.Event) {
+	if ev.Verdict == headgate.Broken || ev.Verdict == headgate.Fail {
+		s.o.Logger.Warn(ev.Kind, slog.String("release_id", ev.ReleaseID), slog.String("message", ev.Message))
+	}
+}
+
+// authenticateTelemetry checks who sends telemetry: anybody in development,
+// else the holder of any credential.
+func (s *Server) authenticateTelemetry() func(context.Context, string) (string, error) {
+	if s.o.Development {
+		return nil
+	}
+	return func(ctx context.Context, bearer string) (string, error) {
+		who, err := access.Verify(ctx, s.db, bearer, time.Now())
+		if err != nil || len(who.Tenants) != 1 {
+			return "", err
+		}
+		return who.Tenants[0], nil
+	}
+}
+
+// Start listens and begins to work. It returns once everything is ready.
+func (s *Server) Start(ctx context.Context) error {
+	ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	grpcLn, err := listen(s.o.Settings.OTLPGRPC, "OTLP/gRPC")
+	if err != nil {
+		return err
+	}
+	httpLn, err := listen(s.o.Settings.OTLPHTTP, "OTLP/HTTP")
+	if err != nil {
+		return errors.Join(err, grpcLn.Close())
+	}
+	if err := s.otlp.Start(grpcLn, httpLn); err != nil {
+		return err
+	}
+	s.receiving = true
+	if s.proxy != nil {
+		ln, err := listen(s.o.Settings.ProxyListen, "the proxy")
+		if err != nil {
+			return err
+		}
+		s.proxyAddr = ln.Addr().String()
+		s.running.Go(func() { s.report(s.proxy.Serve(ln)) })
+	}
+	ln, err := listen(s.o.Settings.Listen, "the HTTP API")
+	if err != nil {
+		return err
+	}
+	scheme := "http"
+	if s.o.Settings.TLSCert != "" {
+		cert, err := tls.LoadX509KeyPair(s.o.Settings.TLSCert, s.o.Settings.TLSKey)
+		if err != nil {
+			return headgate.Errorf(headgate.CodeConfigInvalid, headgate.ClassValidation, "the TLS certificate cannot be used: %w", err)
+		}
+		ln, scheme = tls.NewListener(ln, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}), "https"
+	}
+	s.addr = scheme + "://" + ln.Addr().String()
+	s.running.Go(func() { s.engine.Run(ctx) })
+	s.running.Go(func() { s.plane.RunSealer(ctx) })
+	s.running.Go(func() { s.keepRouters(ctx) })
+	s.running.Go(func() {
+		if err := s.http.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+			s.report(err)
+		}
+	})
+	return nil
+}
+
+func (s *Server) report(err error) {
+	if err != nil {
+		select {
+		case s.failed <- err:
+		default:
+		}
+	}
+}
+
+// Failed delivers the error of a listener that stopped by itself.
+func (s *Server) Failed() <-chan error { return s.failed }
+
+// ProxyAddr is where the embedded proxy answers; empty when there is none.
+func (s *Server) ProxyAddr() string { return s.proxyAddr }
+
+// URL is where the HTTP API answers.
+func (s *Server) URL() string { return s.addr }
+
+// Plane is the control plane, for whoever has to add services to it.
+func (s *Server) Plane() *control.Plane { return s.plane }
+
+// IssueToken makes a credential in the server's own store.
+func (s *Server) IssueToken(ctx context.Context, name string, role access.Role, tenants []string) (string, error) {
+	token, _, err := access.Issue(ctx, s.db, name, role, tenants, 0, time.Now().UTC())
+	return token, err
+}
+
+// Stop stops taking requests, lets those in flight end, and closes the stores.
+func (s *Server) Stop() error {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	errs := []error{s.http.Shutdown(ctx)}
+	if s.cancel != nil {
+		s.cancel()
+	}
+	if s.receiving {
+		errs = append(errs, s.otlp.Stop(ctx))
+	}
+	if s.proxy != nil {
+		errs = append(errs, s.proxy.Shutdown(ctx))
+	}
+	s.running.Wait()
+	return errors.Join(append(errs, s.close())...)
+}
+
+func (s *Server) close() error {
+	var errs []error
+	if s.events != nil {
+		errs = append(errs, s.events.Close())
+	}
+	if s.metrics != nil {
+		errs = append(errs, s.metrics.Close())
+	}
+	if s.db != nil {
+		errs = append(errs, s.db.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func listen(addr, what string) (net.Listener, error) {
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient,
+			"%s cannot listen on %s: the address is in use or not this machine's; choose another", what, addr).Wrap(err)
+	}
+	return ln, nil
+}
+
+func onlyLoopback(st config.Settings) error {
+	for _, addr := range []string{st.Listen, st.OTLPGRPC, st.OTLPHTTP, st.ProxyListen} {
+		host, _, err := net.SplitHostPort(addr)
+		ip := net.ParseIP(host)
+		if err != nil || (host != "localhost" && (ip == nil || !ip.IsLoopback())) {
+			return headgate.Errorf(headgate.CodeConfigInvalid, headgate.ClassValidation,
+				"a development server listens on loopback only, and %s is not; use 127.0.0.1 or leave out --dev", addr)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,152 @@
+package server
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/api"
+	"github.com/headgate/headgate/config"
+	"github.com/headgate/headgate/control"
+	"github.com/headgate/headgate/replay"
+	"github.com/headgate/headgate/rollout"
+	"github.com/headgate/headgate/traffic"
+	"github.com/headgate/headgate/traffic/proxy"
+)
+
+// addService puts a service under control: its suite is read, its router
+// found, and both given to the plane.
+func (s *Server) addService(ctx context.Context, svc config.Service) error {
+	var suite *replay.Suite
+	if svc.Replay.Suite != "" {
+		loaded, err := replay.Load(os.DirFS(filepath.Dir(svc.Replay.Suite)), filepath.Base(svc.Replay.Suite))
+		if err != nil {
+			return err
+		}
+		suite = &loaded
+	}
+	router, err := s.router(svc)
+	if err != nil {
+		return err
+	}
+	return s.plane.Add(ctx, svc, suite, router, s.credential(svc))
+}
+
+// credential reads a tenant's token for the service where the description
+// says it is, each time: a rotated one counts at once.
+func (s *Server) credential(svc config.Service) func(string) string {
+	return func(tenant string) string {
+		ref, ok := svc.Replay.Credentials[tenant]
+		if !ok {
+			return ""
+		}
+		token, err := ref.Read()
+		if err != nil {
+			s.o.Logger.Warn("a tenant's credential cannot be read", slog.String("tenant_id", tenant), slog.Any("error", err))
+		}
+		return token
+	}
+}
+
+func (s *Server) router(svc config.Service) (rollout.Router, error) {
+	if len(s.o.Proxies) > 0 {
+		var fleet []rollout.Router
+		for _, admin := range s.o.Proxies {
+			fleet = append(fleet, proxy.NewClient(admin, s.o.ProxyToken, nil))
+		}
+		return traffic.Fleet(fleet...), nil
+	}
+	if s.proxy != nil {
+		return nil, headgate.Errorf(headgate.CodeConfigInvalid, headgate.ClassValidation,
+			"the embedded proxy serves one service; run headgate proxy for each and name them with --proxy")
+	}
+	p, err := proxy.New(proxy.Config{
+		Service: svc.Name, Stable: rollout.Backend{Version: svc.Targets.Stable.Version, URL: svc.Targets.Stable.URL},
+		StatePath:    filepath.Join(s.o.Settings.DataDir, "proxy.json"),
+		TenantHeader: svc.TenantHeader, SessionHeader: svc.SessionHeader, HealthPath: svc.Targets.HealthPath, Logger: s.o.Logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.proxy = p
+	return p, nil
+}
+
+// keepEvery is how often routers are compared with the database.
+const keepEvery = 2 * time.Second
+
+// keepRouters brings routers that have restarted, or were out of reach, back to
+// what the database says, for services that no release holds.
+func (s *Server) keepRouters(ctx context.Context) {
+	ticker := time.NewTicker(keepEvery)
+	defer ticker.Stop()
+	for {
+		for _, svc := range s.plane.Services() {
+			if err := s.keepRouter(ctx, svc); err != nil && ctx.Err() == nil {
+				s.o.Logger.WarnContext(ctx, "a router does not follow", slog.String("service", svc.Name), slog.Any("error", err))
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+func (s *Server) keepRouter(ctx context.Context, svc *control.Service) error {
+	ctx, cancel := context.WithTimeout(ctx, keepEvery)
+	defer cancel()
+	state, err := s.db.Service(ctx, svc.Name)
+	if err != nil || state.HeldBy != "" {
+		return err
+	}
+	st, err := svc.Router.Status(ctx)
+	if err != nil {
+		return err
+	}
+	for _, b := range st.Backends {
+		if b.Arm == headgate.Stable && b.Backend == state.Stable && st.Share == 0 {
+			return nil
+		}
+	}
+	epoch, err := s.db.NextEpoch(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = svc.Router.Apply(ctx, rollout.Split{Service: svc.Name, Epoch: epoch, Stable: state.Stable})
+	return err
+}
+
+// forward answers requests for the service on the control plane's own address,
+// with the tenant's credential where the request has none: a convenience of
+// the development server.
+func (s *Server) forward() http.Handler {
+	if !s.o.Forward || len(s.o.Services) != 1 {
+		return nil
+	}
+	svc := s.o.Services[0]
+	credential := s.credential(svc)
+	return &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(&url.URL{Scheme: "http", Host: s.proxyAddr})
+			r.SetXForwarded()
+			tenant := r.In.Header.Get(svc.TenantHeader)
+			if r.In.Header.Get("Authorization") == "" && r.In.Header.Get("x-internal-debug") == "true" {
+				if token := credential(tenant); token != "" {
+					r.Out.Header.Set("Authorization", "Bearer "+token)
+				}
+			}
+		},
+		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+			api.WriteError(w, r, headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient,
+				"the service behind the proxy does not answer").Wrap(err))
+		},
+	}
+}
