@@ -59,23 +59,33 @@ func (b *Blobs) Put(r io.Reader, limit int64) (string, int64, error) {
 	if err != nil {
 		return "", 0, err
 	}
-	if err := f.Sync(); err != nil {
-		return "", 0, storageError("store a file", err)
-	}
 	name := hex.EncodeToString(sum.Sum(nil))
-	path := b.path(name)
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	if err := keep(f, b.path(name), n); err != nil {
 		return "", 0, storageError("store a file", err)
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return "", 0, storageError("store a file", err)
-	}
-	for _, dir := range []string{filepath.Dir(path), filepath.Dir(filepath.Dir(path))} {
-		if err := syncDir(dir); err != nil {
-			return "", 0, storageError("store a file", err)
-		}
 	}
 	return "sha256:" + name, n, nil
+}
+
+// keep moves f to path, durably. What is there already with the right size,
+// such as a rule set that every decision names, is not written again.
+func keep(f *os.File, path string, size int64) error {
+	folder := filepath.Dir(path)
+	if info, err := os.Stat(path); err != nil || info.Size() != size {
+		if err := f.Sync(); err != nil {
+			return err
+		}
+		if err := os.MkdirAll(folder, 0o700); err != nil {
+			return err
+		}
+		if err := os.Rename(f.Name(), path); err != nil {
+			return err
+		}
+	}
+	// Also for a file that was there: whoever wrote it may not be done yet.
+	if err := syncDir(folder); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(folder))
 }
 
 func copyLimited(f io.Writer, sum hash.Hash, r io.Reader, limit int64) (int64, error) {

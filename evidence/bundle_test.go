@@ -355,6 +355,27 @@ func TestPromotionNeedsEveryGate(t *testing.T) {
 	s.record(r, d[:3])
 	wantFindings(t, verify(t, s.bundle(r, nil), evidence.VerifyOptions{}),
 		[]string{"OUTCOME_UNSUPPORTED manifest.dsse.json: without a decision of gate cost"})
+	fails := d[3]
+	fails.Checks[1].Value, fails.Values["routing_degrade_passed"] = false, false
+	fails.Checks[1].Verdict, fails.Verdict, fails.FailedChecks = headgate.Fail, headgate.Fail, []string{"ROUTING_DEGRADE_FAILED"}
+	s.append(r, fails)
+	wantFindings(t, verify(t, s.bundle(r, nil), evidence.VerifyOptions{}),
+		[]string{`OUTCOME_UNSUPPORTED manifest.dsse.json: although the last decision of gate cost was "fail"`})
+}
+
+func TestWhatAGateSaysAfterwardsIsNotHeldAgainstTheRelease(t *testing.T) {
+	t.Parallel()
+	s, r := newServer(t), release("rel_a")
+	d := s.decisions(r.ID)
+	s.record(r, d)
+	s.append(r, evidence.StageResult{StageRun: headgate.StageRun{ReleaseID: r.ID, Stage: headgate.StageFull, Verdict: headgate.Pass}, Time: start})
+	later := d[1]
+	later.Checks[0].Value, later.Values["api_p95_s"] = 2.0, 2.0
+	later.Checks[0].Verdict, later.Verdict, later.FailedChecks = headgate.Fail, headgate.Fail, []string{"API_P95_EXCEEDED"}
+	s.append(r, later)
+	if v := verify(t, s.bundle(r, nil), evidence.VerifyOptions{}); !v.OK() {
+		t.Error(v.Findings)
+	}
 }
 
 func TestReevaluationDisagrees(t *testing.T) {

@@ -104,8 +104,8 @@ func NewLog(store LogStore, keys *Keyring) *Log {
 }
 
 // Append signs a statement and adds it to the log. It is durable when Append
-// returns without an error. A context that ends while the statement is being
-// written does not interrupt it.
+// returns without an error; after an error it may be in the log or not. A
+// context that ends while the statement is being written does not interrupt it.
 func (l *Log) Append(ctx context.Context, s Statement) (Record, error) {
 	if err := ctx.Err(); err != nil {
 		return Record{}, headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient, "the request ended before its evidence was written: %w", err)

@@ -248,12 +248,14 @@ func (v *verification) checkExports() {
 	}
 }
 
-// checkOutcome refuses a promotion that the gates do not bear out.
+// checkOutcome refuses a promotion that the gates do not bear out. What a gate
+// said once the release had all traffic is not what admitted it.
 func (v *verification) checkOutcome() {
 	if v.manifest.Release.Outcome != headgate.Promoted {
 		return
 	}
-	last := latest(v.decisions)
+	full := v.fullAt()
+	last := latest(slices.DeleteFunc(slices.Clone(v.decisions), func(d decided) bool { return d.index > full }))
 	for _, g := range headgate.GateD() {
 		switch d, ok := last[g]; {
 		case !ok:
@@ -264,6 +266,17 @@ func (v *verification) checkOutcome() {
 			v.find(FindingOutcome, manifestMember, "the release was promoted although the last decision of gate %s was %q", g, d.Verdict)
 		}
 	}
+}
+
+// fullAt returns the place in the log of the result of stage full.
+func (v *verification) fullAt() int64 {
+	for _, s := range v.statements {
+		var r StageResult
+		if s.PredicateType == TypeStageResult && json.Unmarshal(s.Predicate, &r) == nil && r.Stage == headgate.StageFull {
+			return s.index
+		}
+	}
+	return math.MaxInt64
 }
 
 func sameValues(a, b map[string]any) bool {

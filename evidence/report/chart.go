@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,7 +19,6 @@ const (
 	plotTop, plotBottom       = 20.0, 176.0
 	maxDrawn                  = 600 // points of one line
 	maxListed                 = 60  // rows of the data table
-	trailing                  = 30 * time.Second
 	lowestEValue, mostEValues = 1e-3, 1e12
 )
 
@@ -85,7 +85,10 @@ func (w words) canary(r Release) section {
 		w.between(p[0].Time, last.Time), count(last.StableRequests), count(last.StableErrors), rate(last.StableErrors, last.StableRequests),
 		count(last.CandidateRequests), count(last.CandidateErrors), rate(last.CandidateErrors, last.CandidateRequests))
 	c := canvas{words: w, points: p, rollback: r.Rollback}
-	s.Charts = []chart{c.errors(), c.share(), c.evidence(r.Canary.Alpha)}
+	s.Charts = []chart{c.errors(), c.evidence(r.Canary.Alpha), c.share()}
+	if slices.ContainsFunc(p, func(p Point) bool { return p.CandidateP95S > 0 }) {
+		s.Charts = slices.Insert(s.Charts, 1, c.latency())
+	}
 	s.Charts[len(s.Charts)-1].Data = c.data()
 	return s
 }
@@ -142,14 +145,21 @@ func (c canvas) path(a axis, stepped bool, value func(i int) (float64, bool)) (s
 	return b.String(), lastY
 }
 
-// trailingRate is the share of failures in the half minute before point i.
+// trailing is the time over which a rate is taken: a twentieth of the canary,
+// but 4 s at least and 30 s at most.
+func (c canvas) trailing() time.Duration {
+	_, span := c.span()
+	return min(max(span/20, 4*time.Second), 30*time.Second).Truncate(time.Second)
+}
+
+// trailingRate is the share of failures in the time before point i.
 func (c canvas) trailingRate(i int, counts func(Point) (requests, errors int64)) (float64, bool) {
-	j := i
-	for j > 0 && c.points[i].Time.Sub(c.points[j].Time) < trailing {
+	j, window := i, c.trailing()
+	for j > 0 && c.points[i].Time.Sub(c.points[j].Time) < window {
 		j--
 	}
 	requests, errors := counts(c.points[i])
-	if j < i && c.points[i].Time.Sub(c.points[j].Time) >= trailing {
+	if j < i && c.points[i].Time.Sub(c.points[j].Time) >= window {
 		r, e := counts(c.points[j])
 		requests, errors = requests-r, errors-e
 	}
@@ -172,7 +182,7 @@ func (c canvas) errors() chart {
 	a := axis{high: niceShare(highest)}
 	stable, stableY := c.path(a, false, func(i int) (float64, bool) { return c.trailingRate(i, stableCounts) })
 	candidate, candidateY := c.path(a, false, func(i int) (float64, bool) { return c.trailingRate(i, candidateCounts) })
-	ch := c.chart("errors", c.tr("Failed requests, trailing 30 s"),
+	ch := c.chart("errors", c.trf("Failed requests, trailing %d s", int(c.trailing().Seconds())),
 		c.tr("The share of requests that failed, for the stable version and for the candidate, over the time of the canary."))
 	ch.Lines = []line{
 		{Class: "stable", Path: stable, Label: c.tr("stable"), LabelY: stableY},
@@ -184,6 +194,43 @@ func (c canvas) errors() chart {
 		ch.Y = append(ch.Y, tick{a.at(v), percent(v)})
 	}
 	return ch
+}
+
+func (c canvas) latency() chart {
+	highest := 0.0
+	for _, p := range c.points {
+		for _, v := range []float64{p.StableP95S, p.CandidateP95S} {
+			if !math.IsInf(v, 0) {
+				highest = max(highest, v)
+			}
+		}
+	}
+	a := axis{high: niceSeconds(highest)}
+	stable, stableY := c.path(a, false, func(i int) (float64, bool) { return c.points[i].StableP95S, c.points[i].StableP95S > 0 })
+	candidate, candidateY := c.path(a, false, func(i int) (float64, bool) { return c.points[i].CandidateP95S, c.points[i].CandidateP95S > 0 })
+	ch := c.chart("latency", c.tr("Response time, 95th percentile"),
+		c.tr("The time within which 95 of 100 requests were answered, for the stable version and for the candidate, over the time of the canary."))
+	ch.Lines = []line{
+		{Class: "stable", Path: stable, Label: c.tr("stable"), LabelY: stableY},
+		{Class: "candidate", Path: candidate, Label: c.tr("candidate"), LabelY: candidateY},
+	}
+	spread(ch.Lines)
+	for i := range 5 {
+		v := a.high * float64(i) / 4
+		ch.Y = append(ch.Y, tick{a.at(v), number(v) + " s"})
+	}
+	return ch
+}
+
+// niceSeconds rounds up to 1, 2 or 4 times a power of ten.
+func niceSeconds(v float64) float64 {
+	power := decade(max(v, 1e-3), math.Floor)
+	for _, m := range []float64{1, 2, 4} {
+		if v <= m*power {
+			return m * power
+		}
+	}
+	return 10 * power
 }
 
 func (c canvas) share() chart {
@@ -286,7 +333,7 @@ func (c canvas) data() *table {
 	stride := max(1, (len(c.points)+maxListed-1)/maxListed)
 	t := &table{
 		Caption: c.tr("The figures behind the pictures"), Folded: true,
-		Head: columns(c.tr("When"), ">"+c.tr("Share"), ">"+c.tr("Stable requests"), ">"+c.tr("failed"), ">"+c.tr("Candidate requests"), ">"+c.tr("failed"), ">"+c.tr("e-value"), c.tr("Verdict")),
+		Head: columns(c.tr("When"), ">"+c.tr("Share"), ">"+c.tr("Stable requests"), ">"+c.tr("failed"), ">"+c.tr("Candidate requests"), ">"+c.tr("failed"), ">"+c.tr("Stable p95"), ">"+c.tr("Candidate p95"), ">"+c.tr("e-value"), c.tr("Verdict")),
 	}
 	if stride > 1 {
 		t.Note = c.trf("Every %d. of %d observations; the report as JSON has all of them.", stride, len(c.points))
@@ -297,8 +344,15 @@ func (c canvas) data() *table {
 		}
 		t.Rows = append(t.Rows, []cell{
 			text(c.time(p.Time)), text(percent(p.Share)), text(count(p.StableRequests)), text(count(p.StableErrors)),
-			text(count(p.CandidateRequests)), text(count(p.CandidateErrors)), text(number(p.EValue)), c.verdict(p.Verdict),
+			text(count(p.CandidateRequests)), text(count(p.CandidateErrors)), text(seconds(p.StableP95S)), text(seconds(p.CandidateP95S)), text(number(p.EValue)), c.verdict(p.Verdict),
 		})
 	}
 	return t
+}
+
+func seconds(v float64) string {
+	if v <= 0 {
+		return none
+	}
+	return strconv.FormatFloat(v, 'f', 3, 64) + " s"
 }

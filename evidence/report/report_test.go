@@ -107,6 +107,7 @@ func points(n, badFrom int) []Point {
 		p.Time = at(2*time.Minute + time.Duration(i)*2*time.Second)
 		p.StableRequests += 180
 		p.CandidateRequests += 20
+		p.StableP95S, p.CandidateP95S = 0.21+0.02*math.Sin(float64(i)/5), 0.24+0.05*math.Cos(float64(i)/7)
 		if i%6 == 0 {
 			p.StableErrors++
 		}

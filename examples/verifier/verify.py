@@ -143,7 +143,7 @@ class Verification:
         self.keys = {k.id: k for k in keys} or own
         if not keys:
             self.notes.append("no key was given with --key: signatures were checked against the bundle's own keys")
-        self.decisions = {}
+        self.decisions, self.full = {}, False
 
     def folder(self, prefix):
         return sorted(n for n in self.members if n.startswith(prefix))
@@ -282,8 +282,11 @@ class Verification:
         for d in needed:
             if "blobs/sha256/" + d.split(":")[-1] not in self.members:
                 self.find("MEMBER_MISSING", "blobs/sha256/" + d.split(":")[-1], f"statement {index} rests on it")
+        if statement["predicateType"].endswith("/stage-result/v1") and predicate["stage"] == "full":
+            self.full = True
         if statement["predicateType"].endswith("/gate-decision/v1"):
-            self.decisions[predicate["gate"]] = predicate
+            if not self.full:  # later decisions did not admit the release
+                self.decisions[predicate["gate"]] = predicate
             self.check_decision(name, predicate)
 
     def check_decision(self, name, d):
