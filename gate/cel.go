@@ -54,7 +54,8 @@ func (r rule) judge(program cel.Program, in metrics) Check {
 	c := Check{Name: r.Name, Code: r.Code, Threshold: r.Expr, Op: "cel", Verdict: headgate.Broken}
 	out, _, err := program.Eval(map[string]any{"metrics": in.all, "samples": in.series})
 	if err != nil {
-		c.Detail = "the rule cannot be evaluated: " + err.Error()
+		// The error's text may quote a metric.
+		c.Detail = "the rule cannot be evaluated: a metric that it names is missing or of another type, or it costs too much"
 		return c
 	}
 	ok, isBool := out.Value().(bool)

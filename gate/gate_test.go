@@ -369,6 +369,27 @@ func TestFailuresAreInContractOrderAndOutrankTheRest(t *testing.T) {
 	}
 }
 
+// A verdict can be recomputed from what was recorded.
+func TestRecordedInputGivesTheSameResult(t *testing.T) {
+	t.Parallel()
+	for _, g := range headgate.GateD() {
+		in := gate.Input{DatasetID: "gold-v1", Metrics: good(g), Origins: map[string]gate.Origin{
+			gate.MetricNames(g)[0]: {Samples: new(int64(12)), Window: "30m", Source: "report.json"},
+		}}
+		recorded, err := json.Marshal(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var again gate.Input
+		if err := json.Unmarshal(recorded, &again); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(evaluate(t, g, in), evaluate(t, g, again)); diff != "" {
+			t.Errorf("%s:\n%s", g, diff)
+		}
+	}
+}
+
 func TestResultAsJSON(t *testing.T) {
 	t.Parallel()
 	in := input(headgate.GateQuality, "ragas.faithfulness", json.Number("0.85"))
