@@ -1,0 +1,452 @@
+package events_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.opentelemetry.io/collector/pdata/pcommon"
+	"go.opentelemetry.io/collector/pdata/plog"
+	"go.opentelemetry.io/collector/pdata/ptrace"
+
+	"github.com/headgate/headgate/telemetry"
+	"github.com/headgate/headgate/telemetry/events"
+)
+
+const childEnv = "HEADGATE_EVENTS_CHILD"
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(childEnv); dir != "" {
+		appendForever(dir)
+	}
+	os.Exit(m.Run())
+}
+
+func open(t testing.TB, dir string, o events.Options) *events.Store {
+	t.Helper()
+	s, err := events.Open(dir, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+var start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+func trace(n int) pcommon.TraceID {
+	var id pcommon.TraceID
+	binary.BigEndian.PutUint64(id[8:], uint64(n)+1)
+	id[0] = 0xab
+	return id
+}
+
+func span(n int) pcommon.SpanID {
+	var id pcommon.SpanID
+	binary.BigEndian.PutUint64(id[:], uint64(n)+1)
+	return id
+}
+
+func resource(res pcommon.Resource, version string) {
+	res.Attributes().PutStr("service.name", "bidding")
+	res.Attributes().PutStr("service.version", version)
+	res.Attributes().PutStr("deployment.environment.name", "staging")
+}
+
+// spans makes n spans, numbered from first, five to a trace.
+func spans(first, n int, attrs map[string]any) ptrace.Traces {
+	td := ptrace.NewTraces()
+	rs := td.ResourceSpans().AppendEmpty()
+	resource(rs.Resource(), "v1")
+	out := rs.ScopeSpans().AppendEmpty().Spans()
+	for i := first; i < first+n; i++ {
+		s := out.AppendEmpty()
+		s.SetTraceID(trace(i / 5))
+		s.SetSpanID(span(i))
+		s.SetName("work")
+		at := start.Add(time.Duration(i) * time.Millisecond)
+		s.SetStartTimestamp(pcommon.NewTimestampFromTime(at))
+		s.SetEndTimestamp(pcommon.NewTimestampFromTime(at.Add(time.Millisecond)))
+		_ = s.Attributes().FromRaw(attrs)
+		s.Attributes().PutStr("request_id", fmt.Sprintf("req_%d", i/5))
+	}
+	return td
+}
+
+func mustTraces(t testing.TB, s *events.Store, tenant string, td ptrace.Traces) {
+	t.Helper()
+	if r, err := s.AppendTraces(t.Context(), tenant, td); err != nil || r.Count != 0 {
+		t.Fatal(r, err)
+	}
+}
+
+func find(t testing.TB, s *events.Store, q telemetry.Query) []telemetry.Event {
+	t.Helper()
+	got, err := s.Find(t.Context(), q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+func TestSpanComesBackWhole(t *testing.T) {
+	t.Parallel()
+	s := open(t, t.TempDir(), events.Options{})
+	td := spans(0, 1, map[string]any{"tenant_id": "acme", "job_id": "job_1", "error_code": "E1", "n": int64(7), "list": []any{"a", "b"}})
+	sp := td.ResourceSpans().At(0).ScopeSpans().At(0).Spans().At(0)
+	sp.SetParentSpanID(span(9))
+	sp.Status().SetCode(ptrace.StatusCodeError)
+	sp.Status().SetMessage("boom")
+	sp.Links().AppendEmpty().SetTraceID(trace(99))
+	ev := sp.Events().AppendEmpty()
+	ev.SetName("db.insert")
+	ev.SetTimestamp(sp.StartTimestamp() + 10)
+	ev.Attributes().PutStr("db.table", "jobs")
+	mustTraces(t, s, "", td)
+
+	want := []telemetry.Event{
+		{
+			Kind: telemetry.Span, Time: start, End: start.Add(time.Millisecond),
+			TraceID: trace(0).String(), SpanID: span(0).String(), ParentID: span(9).String(),
+			Service: "bidding", Version: "v1", Environment: "staging", TenantID: "acme", RequestID: "req_0", JobID: "job_1", ErrorCode: "E1",
+			Name: "work", Status: "error", Message: "boom",
+			Attributes: map[string]string{"n": "7", "list": `["a","b"]`}, Links: []string{trace(99).String()},
+		},
+		{
+			Kind: telemetry.Log, Time: start.Add(10), TraceID: trace(0).String(), SpanID: span(0).String(),
+			Service: "bidding", Version: "v1", Environment: "staging", TenantID: "acme", RequestID: "req_0", JobID: "job_1",
+			Name: "db.insert", Status: "INFO", Attributes: map[string]string{"db.table": "jobs"},
+		},
+	}
+	for _, q := range []telemetry.Query{
+		{TraceID: trace(0).String()}, {RequestID: "req_0"}, {JobID: "job_1"},
+		{TenantID: "acme", Service: "bidding", Version: "v1", From: start, To: start.Add(time.Second)},
+	} {
+		if diff := cmp.Diff(want, find(t, s, q)); diff != "" {
+			t.Errorf("%+v (-want +got):\n%s", q, diff)
+		}
+	}
+	if diff := cmp.Diff(want[:1], find(t, s, telemetry.Query{ErrorCode: "E1"})); diff != "" {
+		t.Errorf("by error code (-want +got):\n%s", diff)
+	}
+	for _, q := range []telemetry.Query{
+		{TraceID: trace(1).String()}, {TraceID: trace(0).String(), TenantID: "globex"}, {ErrorCode: "E1", TenantID: "globex"},
+		{JobID: "job_1", Version: "v2"}, {JobID: "job_1", From: start.Add(time.Second)}, {ErrorCode: "E1", To: start.Add(-1)},
+	} {
+		if got := find(t, s, q); len(got) != 0 {
+			t.Errorf("%+v found %v", q, got)
+		}
+	}
+	if _, err := s.Find(t.Context(), telemetry.Query{Service: "bidding"}); err == nil {
+		t.Error("a query without an identifier was accepted")
+	}
+}
+
+func TestLogRecordComesBackWhole(t *testing.T) {
+	t.Parallel()
+	now := start.Add(time.Hour)
+	s := open(t, t.TempDir(), events.Options{Now: func() time.Time { return now }})
+	ld := plog.NewLogs()
+	rl := ld.ResourceLogs().AppendEmpty()
+	resource(rl.Resource(), "v2")
+	rec := rl.ScopeLogs().AppendEmpty().LogRecords().AppendEmpty()
+	rec.SetTraceID(trace(3))
+	rec.SetSeverityNumber(plog.SeverityNumberError)
+	rec.Body().SetStr("解析失败")
+	rec.Attributes().PutStr("request_id", "req_9")
+	rec.Attributes().PutStr("long", strings.Repeat("x", 20<<10))
+	if r, err := s.AppendLogs(t.Context(), "acme", ld); err != nil || r.Count != 0 {
+		t.Fatal(r, err)
+	}
+	got := find(t, s, telemetry.Query{RequestID: "req_9", TenantID: "acme"})
+	if len(got) != 1 || got[0].Name != "解析失败" || got[0].Status != "ERROR" || !got[0].Failed() || got[0].TraceID != trace(3).String() || !got[0].Time.Equal(now) {
+		t.Fatalf("got %+v", got)
+	}
+	if v := got[0].Attributes["long"]; len(v) > 17<<10 || !strings.HasSuffix(v, "[cut]") {
+		t.Errorf("the long value has %d bytes", len(v))
+	}
+}
+
+func TestOtherTenantsRecordsAreRefused(t *testing.T) {
+	t.Parallel()
+	s := open(t, t.TempDir(), events.Options{})
+	r, err := s.AppendTraces(t.Context(), "acme", spans(0, 3, map[string]any{"tenant_id": "globex"}))
+	if err != nil || r.Count != 3 || !strings.Contains(r.Reason, "another tenant") {
+		t.Fatal(r, err)
+	}
+	if got := find(t, s, telemetry.Query{TenantID: "globex"}); len(got) != 0 {
+		t.Errorf("%d stored", len(got))
+	}
+}
+
+func TestRepeatedBatchIsAnsweredOnce(t *testing.T) {
+	t.Parallel()
+	s := open(t, t.TempDir(), events.Options{})
+	for range 3 {
+		mustTraces(t, s, "", spans(0, 10, nil))
+	}
+	if got := find(t, s, telemetry.Query{RequestID: "req_1"}); len(got) != 5 {
+		t.Errorf("%d spans, want 5", len(got))
+	}
+}
+
+func TestLimitKeepsTheNewest(t *testing.T) {
+	t.Parallel()
+	s := open(t, t.TempDir(), events.Options{})
+	for first := 0; first < 1000; first += 100 {
+		mustTraces(t, s, "acme", spans(first, 100, map[string]any{"error_code": "E"}))
+	}
+	for _, q := range []telemetry.Query{{TenantID: "acme", Limit: 10}, {ErrorCode: "E", Limit: 10}} {
+		got := find(t, s, q)
+		if len(got) != 10 || got[9].SpanID != span(999).String() || got[0].SpanID != span(990).String() {
+			t.Errorf("%+v: %d events from %s", q, len(got), got[0].SpanID)
+		}
+	}
+}
+
+func TestPackingKeepsEveryRow(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := open(t, dir, events.Options{})
+	const batches, each = 60, 100
+	for i := range batches {
+		mustTraces(t, s, "acme", spans(i*each, each, map[string]any{"k": i}))
+	}
+	before := find(t, s, telemetry.Query{TenantID: "acme", Limit: 10_000})
+	if err := s.Compact(); err != nil {
+		t.Fatal(err)
+	}
+	after := find(t, s, telemetry.Query{TenantID: "acme", Limit: 10_000})
+	if len(before) != batches*each {
+		t.Fatalf("%d rows", len(before))
+	}
+	if diff := cmp.Diff(before, after); diff != "" {
+		t.Error(diff)
+	}
+	for i := 0; i < batches*each/5; i += 97 {
+		if got := find(t, s, telemetry.Query{TraceID: trace(i).String()}); len(got) != 5 {
+			t.Errorf("trace %d has %d spans", i, len(got))
+		}
+	}
+}
+
+func TestRetentionDropsWholeDays(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	var mu sync.Mutex
+	now := start
+	s := open(t, dir, events.Options{Retention: 48 * time.Hour, Now: func() time.Time {
+		mu.Lock()
+		defer mu.Unlock()
+		return now
+	}})
+	for range 5 {
+		mustTraces(t, s, "acme", spans(0, 5, nil))
+		mu.Lock()
+		now = now.Add(24 * time.Hour)
+		mu.Unlock()
+	}
+	if err := s.Compact(); err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "events-*.db"))
+	if err != nil || len(files) != 2 {
+		t.Errorf("files %v, %v; want two days", files, err)
+	}
+}
+
+func TestReopenedStoreAnswers(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s, err := events.Open(dir, events.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustTraces(t, s, "", spans(0, 10, nil))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.AppendTraces(t.Context(), "", spans(10, 10, nil)); err == nil {
+		t.Error("a closed store acknowledged a batch")
+	}
+	if got := find(t, open(t, dir, events.Options{}), telemetry.Query{RequestID: "req_1"}); len(got) != 5 {
+		t.Errorf("%d spans", len(got))
+	}
+}
+
+func TestConcurrentAppendFindAndPack(t *testing.T) {
+	t.Parallel()
+	s := open(t, t.TempDir(), events.Options{})
+	var wg sync.WaitGroup
+	for w := range 4 {
+		wg.Go(func() {
+			for i := range 30 {
+				n := (w*30 + i) * 20
+				mustTraces(t, s, "", spans(n, 20, nil))
+				if got := find(t, s, telemetry.Query{TraceID: trace(n / 5).String()}); len(got) != 5 {
+					t.Errorf("trace %d has %d spans right after the acknowledgement", n/5, len(got))
+				}
+			}
+		})
+	}
+	wg.Go(func() {
+		for range 20 {
+			if err := s.Compact(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	wg.Wait()
+}
+
+// appendForever prints how many spans are acknowledged.
+func appendForever(dir string) {
+	s, err := events.Open(dir, events.Options{})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	go func() {
+		for {
+			if err := s.Compact(); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+			}
+		}
+	}()
+	first, _ := strconv.Atoi(os.Getenv(childEnv + "_FROM"))
+	for n := first; ; n += 50 {
+		if _, err := s.AppendTraces(context.Background(), "", spans(n, 50, nil)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		fmt.Println(n + 50)
+	}
+}
+
+func TestKill9LosesNothingAcknowledged(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	last := 0
+	for round := range 3 {
+		from := last + 100
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), childEnv+"="+dir, childEnv+"_FROM="+strconv.Itoa(from))
+		cmd.Stderr = os.Stderr
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			if last, err = strconv.Atoi(lines.Text()); err != nil {
+				t.Fatal(err)
+			}
+			if last >= from+1500+350*round {
+				_ = cmd.Process.Kill()
+			}
+		}
+		_ = cmd.Wait() // the kill is the expected end
+		s, err := events.Open(dir, events.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for n := from; n < last; n += 5 {
+			if got := find(t, s, telemetry.Query{TraceID: trace(n / 5).String()}); len(got) != 5 {
+				t.Errorf("round %d: trace %d has %d spans", round, n/5, len(got))
+			}
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// wideSpans makes spans of 20 attributes such as a service would send.
+func wideSpans(r *rand.Rand, n int) ptrace.Traces {
+	td := ptrace.NewTraces()
+	rs := td.ResourceSpans().AppendEmpty()
+	resource(rs.Resource(), "v1")
+	out := rs.ScopeSpans().AppendEmpty().Spans()
+	var id pcommon.TraceID
+	for i := range n {
+		if i%5 == 0 {
+			binary.BigEndian.PutUint64(id[:], r.Uint64())
+			binary.BigEndian.PutUint64(id[8:], r.Uint64())
+		}
+		s := out.AppendEmpty()
+		s.SetTraceID(id)
+		var sid pcommon.SpanID
+		binary.BigEndian.PutUint64(sid[:], r.Uint64())
+		s.SetSpanID(sid)
+		s.SetName([]string{"POST /api/v1/evaluations", "db.query", "parse", "retrieve", "score"}[i%5])
+		at := time.Now()
+		s.SetStartTimestamp(pcommon.NewTimestampFromTime(at))
+		s.SetEndTimestamp(pcommon.NewTimestampFromTime(at.Add(time.Duration(r.IntN(1e6)))))
+		a := s.Attributes()
+		a.PutStr("tenant_id", "tenant-"+strconv.Itoa(r.IntN(20)))
+		a.PutStr("request_id", "req_"+id.String()[:20])
+		a.PutStr("job_id", "job_"+id.String()[12:])
+		a.PutInt("http.response.status_code", 200)
+		for k := range 16 {
+			a.PutStr("attribute.number."+strconv.Itoa(k), "value-"+strconv.Itoa(r.IntN(8)))
+		}
+	}
+	return td
+}
+
+// BenchmarkIngestSpans measures durable spans per second and bytes on disk.
+func BenchmarkIngestSpans(b *testing.B) {
+	dir := b.TempDir()
+	s := open(b, dir, events.Options{})
+	const batch = 512
+	r := rand.New(rand.NewPCG(1, 2))
+	batches := make([]ptrace.Traces, 64)
+	for i := range batches {
+		batches[i] = wideSpans(r, batch)
+	}
+	var next sync.Mutex
+	n := 0
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			next.Lock()
+			td := batches[n%len(batches)]
+			n++
+			next.Unlock()
+			if _, err := s.AppendTraces(context.Background(), "", td); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+	b.StopTimer()
+	b.ReportMetric(float64(n*batch)/b.Elapsed().Seconds(), "spans/s")
+	if err := s.Compact(); err != nil {
+		b.Fatal(err)
+	}
+	var size int64
+	files, _ := filepath.Glob(filepath.Join(dir, "*.db"))
+	for _, f := range files {
+		if info, err := os.Stat(f); err == nil {
+			size += info.Size()
+		}
+	}
+	b.ReportMetric(float64(size)/float64(n*batch), "disk-B/span")
+}
