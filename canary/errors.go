@@ -42,7 +42,7 @@ func newErrorTests(cfg Config) *errorTests {
 	large := logSpaced(leastSudden, 300, 5)
 	better := logSpaced(0.15*cfg.MaxRatio, cfg.MaxRatio/1.25, 8)
 	worst := min(0.9, max(300*cfg.NegligibleErrorRate, 0.5))
-	rates := logSpaced(1.5*cfg.NegligibleErrorRate, worst, 12)
+	rates := logSpaced(1.5*cfg.NegligibleErrorRate, worst, 8)
 	low := logSpaced(0.02*cfg.SLOErrorRate, 0.7*cfg.SLOErrorRate, 6)
 	e := &errorTests{
 		equal:          newOddsRatio(1, ratios),
@@ -61,7 +61,7 @@ func newErrorTests(cfg Config) *errorTests {
 		marginLevels:   cfg.MarginAlpha / cfg.Alpha,
 	}
 	if cfg.KillErrorRate > 0 {
-		lethal := logSpaced(cfg.KillErrorRate+float64(0.2*(1-cfg.KillErrorRate)), 0.99, 5)
+		lethal := logSpaced(cfg.KillErrorRate+float64(0.2*(1-cfg.KillErrorRate)), 0.99, 4)
 		e.killRate = newRate(cfg.KillErrorRate, lethal)
 		for i := range e.kill {
 			e.kill[i] = newMixture(powerPrior(lethal, 0), reserve, cfg.Hazard, cfg.blockLimit(0.5, cfg.CapBlocks))
@@ -137,7 +137,7 @@ func (m *mixture) secondsTo(level float64, drift []float64) float64 {
 	seconds := math.Inf(1)
 	for i, d := range drift {
 		if d > 0 {
-			weight := max(m.weight(i), 1e-300)
+			weight := max(m.now[i], 1e-300)
 			seconds = min(seconds, max(0, ln(level/weight)/d))
 		}
 	}

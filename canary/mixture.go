@@ -13,6 +13,7 @@ type mixture struct {
 	held   float64
 	base   []float64 // values of the alternatives at the start of the block
 	cum    []float64 // what the block added to their logs
+	now    []float64 // their values with that
 	value  float64
 }
 
@@ -27,6 +28,7 @@ func newMixture(prior []float64, held, hazard, limit float64) *mixture {
 	m := &mixture{prior: prior, limit: limit, hazard: hazard, held: held, value: 1}
 	m.base = make([]float64, len(prior))
 	m.cum = make([]float64, len(prior))
+	m.now = make([]float64, len(prior))
 	m.restart(held)
 	return m
 }
@@ -37,22 +39,22 @@ func (m *mixture) restart(held float64) {
 	for i, p := range m.prior {
 		m.base[i] = float64((1 - held) * p)
 		m.cum[i] = 0
+		m.now[i] = m.base[i]
 	}
 	m.value = 1
 }
 
 // add takes the log-likelihood ratios of new data, tempered by phi.
 func (m *mixture) add(scores []float64, phi float64) {
-	value := m.held
+	if !slices.ContainsFunc(scores, func(s float64) bool { return s != 0 }) {
+		return
+	}
+	m.value = m.held
 	for i, s := range scores {
 		m.cum[i] += s / phi
-		value += m.weight(i)
+		m.now[i] = min(float64(m.base[i]*exp(min(m.cum[i], m.limit))), maxBase)
+		m.value += m.now[i]
 	}
-	m.value = value
-}
-
-func (m *mixture) weight(i int) float64 {
-	return min(float64(m.base[i]*exp(min(m.cum[i], m.limit))), maxBase)
 }
 
 // endBlock keeps what the block earned and bets a part of the reserve on a
@@ -61,15 +63,16 @@ func (m *mixture) endBlock() {
 	moved := float64(m.hazard * m.held)
 	m.held -= moved
 	for i := range m.base {
-		m.base[i] = m.weight(i) + float64(moved*m.prior[i])
+		m.base[i] = m.now[i] + float64(moved*m.prior[i])
 		m.cum[i] = 0
+		m.now[i] = m.base[i]
 	}
 }
 
 // clone returns an independent copy.
 func (m *mixture) clone() *mixture {
 	c := *m
-	c.base, c.cum = slices.Clone(m.base), slices.Clone(m.cum)
+	c.base, c.cum, c.now = slices.Clone(m.base), slices.Clone(m.cum), slices.Clone(m.now)
 	return &c
 }
 

@@ -10,8 +10,8 @@ type splitTest struct {
 
 func newSplitTest(cfg Config) *splitTest {
 	m := cfg.SplitMargin
-	more := logSpaced(1.2*m, 50*m, 8)
-	less := logSpaced(1/(50*m), 1/(1.2*m), 8)
+	more := logSpaced(1.2*m, 50*m, 6)
+	less := logSpaced(1/(50*m), 1/(1.2*m), 6)
 	limit := cfg.blockLimit(0.5, cfg.CapBlocks)
 	return &splitTest{
 		more:     newOddsRatio(m, more),

@@ -26,10 +26,10 @@ type Options struct {
 	Seed uint64
 	// Config of the judge; nil is the default.
 	Config *canary.Config
-	// EqualRuns and BadRuns are the runs per scenario with equal arms and with
-	// a worse candidate. Zero is the default of the mode: 10,000 and 2,000, or
-	// 4,000 and 300 when quick. Rivals get a fifth of them.
-	EqualRuns, BadRuns int
+	// Runs per scenario. Zero is the default: 10,000 with equal arms and 2,000
+	// with a worse candidate; quick 3,000, 1,500 under stress and 1,000. Rivals
+	// get a fifth.
+	Runs int
 	// Only limits the scenarios by name; empty is all. Goals need all.
 	Only []string
 	// NoRivals leaves the rivals out.
@@ -53,7 +53,10 @@ type one struct {
 
 // Run simulates every scenario for every detector.
 func Run(ctx context.Context, o Options) (Report, error) {
-	o = o.withDefaults()
+	if o.Config == nil {
+		cfg := canary.DefaultConfig()
+		o.Config = &cfg
+	}
 	report := Report{Seed: o.Seed, Quick: o.Quick}
 	rivals := newTally()
 	for _, s := range Scenarios() {
@@ -73,24 +76,6 @@ func Run(ctx context.Context, o Options) (Report, error) {
 	return report, nil
 }
 
-func (o Options) withDefaults() Options {
-	if o.Config == nil {
-		cfg := canary.DefaultConfig()
-		o.Config = &cfg
-	}
-	equal, bad := 10000, 2000
-	if o.Quick {
-		equal, bad = 4000, 300
-	}
-	if o.EqualRuns == 0 {
-		o.EqualRuns = equal
-	}
-	if o.BadRuns == 0 {
-		o.BadRuns = bad
-	}
-	return o
-}
-
 func (o Options) wants(name string) bool {
 	for _, only := range o.Only {
 		if only == name {
@@ -101,10 +86,19 @@ func (o Options) wants(name string) bool {
 }
 
 func (o Options) runs(k Kind) int {
-	if k == Clean || k == Stress {
-		return o.EqualRuns
+	switch {
+	case o.Runs > 0:
+		return o.Runs
+	case o.Quick && k == Clean:
+		return 3000
+	case o.Quick && k == Stress:
+		return 1500
+	case o.Quick:
+		return 1000
+	case k == Clean || k == Stress:
+		return 10000
 	}
-	return o.BadRuns
+	return 2000
 }
 
 func runScenario(ctx context.Context, o Options, s *Scenario, rivals *tally) ([]Cell, error) {

@@ -15,7 +15,7 @@ func TestTry(t *testing.T) {
 		t.Skip("set HEADGATE_BENCH_ONLY")
 	}
 	runs, _ := strconv.Atoi(os.Getenv("HEADGATE_BENCH_RUNS"))
-	o := Options{Seed: 7, Quick: true, EqualRuns: runs, BadRuns: runs, NoRivals: os.Getenv("HEADGATE_BENCH_RIVALS") == ""}
+	o := Options{Seed: 7, Quick: true, Runs: runs, NoRivals: os.Getenv("HEADGATE_BENCH_RIVALS") == ""}
 	if only != "all" {
 		o.Only = strings.Split(only, ";")
 	}

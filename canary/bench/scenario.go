@@ -198,6 +198,7 @@ func worseCandidates() []Scenario {
 		{Name: "half and half ×2", Kind: Bad, Unseen: true, Share: constant(0.5), Ratio: constant(2)},
 		{Name: "slow tail", Kind: Bad, Unseen: true, Latency: &LatencyModel{Median: 0.2, Sigma: 0.6, Slowdown: 1, TailShare: 0.02, TailTimes: 6}, What: "2 % of requests take six times as long"},
 		{Name: "cost +30 %", Kind: Bad, Unseen: true, RPS: 50, Cost: &CostModel{Median: 0.02, Sigma: 1, TasksPerRequest: 0.2, Increase: 1.3}},
+		{Name: "errors ×1.1", Kind: Bad, Ratio: constant(1.1), What: "a difference that does not matter: a rollback is not wanted"},
 		{Name: "at the limit", Kind: Limit, Ratio: constant(2), What: "twice the errors: a pass is false"},
 		{Name: "limit, half, 20 rps", Kind: Limit, Unseen: true, RPS: 20, Share: constant(0.5), Ratio: constant(2), What: "the same on half of little traffic"},
 		{Name: "limit, few errors", Kind: Limit, Unseen: true, Base: constant(0.002), Ratio: constant(2), What: "the same at 0.2 % errors"},

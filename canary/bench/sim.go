@@ -80,6 +80,9 @@ func (w *world) tenant(t Tenant, share, from float64) canary.Stratum {
 		w.failed += stratum.Candidate.Errors
 	}
 	stable := w.pods[1:]
+	if len(stable) > 1 {
+		stratum.Shards = make([]canary.Shard, 0, len(stable))
+	}
 	for i := range stable {
 		c := w.arm(&stable[i], rps*(1-share)/float64(len(stable)), base, from)
 		stratum.Stable.Requests += c.Requests
