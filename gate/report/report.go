@@ -78,7 +78,7 @@ type Tool struct {
 type Metric struct {
 	Gate headgate.Gate `json:"gate"`
 	Name string        `json:"name"`
-	// Value is a float64, an int64 or a bool.
+	// Value is a float64 or a bool, so that it survives JSON unchanged.
 	Value any `json:"value"`
 	// Samples is nil when the report does not say how many there were.
 	Samples *int64 `json:"samples"`
@@ -268,7 +268,7 @@ func (f *Facts) find(x Finding) {
 
 // count adds a security metric of which nobody said how much was scanned.
 func (f *Facts) count(name string, n int64, from string) {
-	f.Metrics = append(f.Metrics, Metric{Gate: headgate.GateSecurity, Name: name, Value: n, From: from})
+	f.Metrics = append(f.Metrics, Metric{Gate: headgate.GateSecurity, Name: name, Value: float64(n), From: from})
 }
 
 // fail sets the verdict unless one that blocks is there already, and says why.

@@ -191,14 +191,14 @@ func TestTraps(t *testing.T) {
 		{name: "ragas: Python's NaN in JSON", format: "ragas", report: `[{"faithfulness": NaN, "user_input": "NaN \" NaN"}]`, verdict: headgate.Insufficient, metric: "ragas.faithfulness"},
 		{name: "ragas: no cases", format: "ragas", report: "faithfulness\n", verdict: headgate.Insufficient, metric: "ragas.faithfulness"},
 		{name: "ragas: column map", format: "ragas", report: `{"my_score": 0.5, "other": 1}` + "\n" + `{"my_score": 1}`, columns: map[string]string{"citation.resolvable_rate": "my_score"}, verdict: headgate.Pass, metric: "citation.resolvable_rate", value: 0.75, samples: 2},
-		{name: "gitleaks: nothing found", format: "gitleaks", report: `[]`, verdict: headgate.Pass, metric: "secret_scan_findings", value: int64(0), samples: -1},
-		{name: "gitleaks: null is nothing found", format: "gitleaks", report: `null`, verdict: headgate.Pass, metric: "secret_scan_findings", value: int64(0), samples: -1},
+		{name: "gitleaks: nothing found", format: "gitleaks", report: `[]`, verdict: headgate.Pass, metric: "secret_scan_findings", value: 0.0, samples: -1},
+		{name: "gitleaks: null is nothing found", format: "gitleaks", report: `null`, verdict: headgate.Pass, metric: "secret_scan_findings", value: 0.0, samples: -1},
 		{name: "trivy: silence about secrets is no count", format: "trivy", report: string(read(t, "trivy-clean.json")), verdict: headgate.Pass, reason: "does not say whether", metric: "secret_scan_findings"},
-		{name: "trivy: the caller vouches", format: "trivy", report: string(read(t, "trivy-clean.json")), columns: map[string]string{"secret_scan_findings": "secret"}, verdict: headgate.Pass, metric: "secret_scan_findings", value: int64(0), samples: -1},
+		{name: "trivy: the caller vouches", format: "trivy", report: string(read(t, "trivy-clean.json")), columns: map[string]string{"secret_scan_findings": "secret"}, verdict: headgate.Pass, metric: "secret_scan_findings", value: 0.0, samples: -1},
 		{name: "trivy: a check that passed is listed too", format: "trivy", report: `{"SchemaVersion":2,"ArtifactName":"a","Results":[{"Misconfigurations":[{"ID":"a","Severity":"CRITICAL","Status":"PASS"}]}]}`, verdict: headgate.Pass, metric: "secret_scan_findings"},
 		{name: "sarif: no level is a warning", format: "sarif", report: `{"version":"2.1.0","runs":[{"tool":{"driver":{"name":"x"}},"results":[{"ruleId":"r"}]}]}`, verdict: headgate.Fail, reason: "1 finding(s)"},
 		{name: "sarif: the rule's level", format: "sarif", report: `{"version":"2.1.0","runs":[{"tool":{"driver":{"name":"x","rules":[{"id":"r","defaultConfiguration":{"level":"note"}}]}},"results":[{"ruleId":"r"}]}]}`, verdict: headgate.Pass},
-		{name: "sarif: pass, suppressed and absent do not count", format: "sarif", report: string(read(t, "sarif-traps.json")), columns: map[string]string{"auth_bypass_findings": "auth/*"}, verdict: headgate.Fail, reason: "3 finding(s)", metric: "auth_bypass_findings", value: int64(3), samples: -1},
+		{name: "sarif: pass, suppressed and absent do not count", format: "sarif", report: string(read(t, "sarif-traps.json")), columns: map[string]string{"auth_bypass_findings": "auth/*"}, verdict: headgate.Fail, reason: "3 finding(s)", metric: "auth_bypass_findings", value: 3.0, samples: -1},
 		{name: "sarif: no results is not none found", format: "sarif", report: `{"version":"2.1.0","runs":[{"tool":{"driver":{"name":"gitleaks"}}}]}`, verdict: headgate.Insufficient, reason: "nothing was scanned", metric: "secret_scan_findings"},
 		{name: "sarif: the tool failed", format: "sarif", report: `{"version":"2.1.0","runs":[{"tool":{"driver":{"name":"x"}},"invocations":[{"executionSuccessful":false}],"results":[]}]}`, verdict: headgate.Broken},
 		{name: "sarif: results elsewhere", format: "sarif", report: `{"version":"2.1.0","runs":[{"tool":{"driver":{"name":"x"}},"externalPropertyFileReferences":{"results":[{}]},"results":[]}]}`, verdict: headgate.Insufficient},
@@ -301,7 +301,7 @@ func TestFindingsAreBounded(t *testing.T) {
 	if len(f.Findings) != 1000 || f.FindingCount != 1500 || len(f.Findings[0].File) > 310 {
 		t.Errorf("%d of %d listed, file name of %d bytes", len(f.Findings), f.FindingCount, len(f.Findings[0].File))
 	}
-	if m, _ := metric(f, "secret_scan_findings"); m.Value != int64(1500) {
+	if m, _ := metric(f, "secret_scan_findings"); m.Value != 1500.0 {
 		t.Errorf("%v counted", m.Value)
 	}
 }
@@ -325,6 +325,12 @@ func TestMerge(t *testing.T) {
 	}
 	if _, ok := in.Metrics["secret_scan_findings"]; ok {
 		t.Error("a metric of another gate came along")
+	}
+	for _, again := range []string{`[]`, `{"metrics":{"secret_scan_findings":0}}`} {
+		format := map[byte]string{'[': "gitleaks", '{': "gate-metrics"}[again[0]]
+		if _, err := report.Merge(headgate.GateSecurity, "d", rest, parse(t, format, []byte(again), report.Options{})); err != nil {
+			t.Errorf("two reports that agree: %v", err)
+		}
 	}
 	other := parse(t, "gate-metrics", []byte(`{"metrics":{"api_p95_s":9}}`), report.Options{Source: "other.json"})
 	if _, err := report.Merge(headgate.GatePerformance, "d", load, other); err == nil || !strings.Contains(err.Error(), "metrics.api_p95_s: k6.json (http_req_duration) and other.json (metrics.api_p95_s) disagree") {
