@@ -55,7 +55,24 @@ func (d *document) check(s Service, found *problems) {
 	if c.KillErrorRate <= c.SLOErrorRate {
 		report(fmt.Sprintf("must be above canary.slo_error_rate, %g", c.SLOErrorRate), "canary", "kill_error_rate")
 	}
+	d.checkCommands(s, report)
 	d.checkDurations(s, report)
+}
+
+func (d *document) checkCommands(s Service, report func(string, ...string)) {
+	check := func(argv []string, path ...string) {
+		for i, arg := range argv {
+			if name := unknownPlaceholder(arg, Placeholders()); name != "" {
+				report(fmt.Sprintf("{{%s}} is not one of %s%s", clip(name), strings.Join(Placeholders(), ", "), suggest(name, Placeholders())),
+					append(path, strconv.Itoa(i))...)
+			}
+		}
+	}
+	check(s.Stages.Build.Run, "stages", "build", "run")
+	check(s.Stages.Test.Run, "stages", "test", "run")
+	for i, r := range s.Stages.Reports {
+		check(r.Run, "stages", "reports", strconv.Itoa(i), "run")
+	}
 }
 
 func (d *document) checkTenants(s Service, report func(string, ...string)) {

@@ -135,7 +135,8 @@ type Stages struct {
 	Reports []Report `yaml:"reports" json:"reports,omitempty"`
 }
 
-// Command is an argument vector, never a shell line. It runs in [Service.Dir].
+// Command is an argument vector, never a shell line; see [Expand]. It runs in
+// [Service.Dir].
 // An empty Run means that the stage has nothing to do.
 type Command struct {
 	Run     []string      `yaml:"run" json:"run,omitempty"`
