@@ -123,6 +123,8 @@ func (p process) start(ctx context.Context, version bidding.Version, tokens map[
 				p.ready(l.Addr().String())
 				parts++
 				go func() { done <- serveHTTP(ctx, l, api) }()
+			} else {
+				err = fmt.Errorf("--listen %s cannot be served; choose another address: %w", p.listen, err)
 			}
 		}
 		if err != nil {

@@ -249,13 +249,23 @@ var statusOf = map[string]int{
 	headgate.CodeNotFound:            http.StatusNotFound,
 	headgate.CodeIdempotencyConflict: http.StatusConflict,
 	headgate.CodeUnavailable:         http.StatusServiceUnavailable,
+	"REQUEST_CANCELLED":              statusClientGone,
 	"RESUME_TOKEN_INVALID":           http.StatusConflict,
 	"DOCUMENTS_MISSING":              http.StatusConflict,
 	"REPORT_NOT_READY":               http.StatusConflict,
 	"EVALUATION_FAILED":              http.StatusConflict,
 }
 
+// statusClientGone is nginx's code for a request whose client did not wait.
+const statusClientGone = 499
+
 func (a *API) fail(ctx context.Context, w http.ResponseWriter, r *http.Request, err error) {
+	switch {
+	case r.Context().Err() != nil:
+		err = headgate.Errorf("REQUEST_CANCELLED", headgate.ClassTransient, "the client closed the request").Wrap(err)
+	case errors.Is(err, context.DeadlineExceeded):
+		err = headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient, "the request took longer than %s; try again", handleLimit).Wrap(err)
+	}
 	e := headgate.AsError(err)
 	status, ok := statusOf[e.Code]
 	if !ok {
@@ -270,7 +280,7 @@ func (a *API) fail(ctx context.Context, w http.ResponseWriter, r *http.Request, 
 		if err := a.opts.Store.RecordEvent(event, "request_failed", map[string]string{"route": r.Pattern}); err != nil {
 			a.opts.Telemetry.Logger.WarnContext(ctx, "event not recorded", slog.Any("error", err))
 		}
-	} else if status != http.StatusConflict || !e.Retryable {
+	} else if e.Code != "REPORT_NOT_READY" {
 		a.opts.Telemetry.Logger.InfoContext(ctx, "request refused", slog.String("path", r.Pattern), slog.Int("status", status))
 	}
 	body := map[string]any{"code": e.Code, "message": e.Message, "class": e.Class, "retryable": e.Retryable}

@@ -179,11 +179,11 @@ func (d *Driver) step(ctx context.Context, t *tenant, rnd *rand.Rand) {
 		j := t.waiting[0]
 		t.waiting = t.waiting[1:]
 		act = func() { t.poll(ctx, c, j) }
-	case t.uploaded < len(bids) || dice < .32:
+	case t.uploaded < len(bids) || dice >= .3 && dice < .32:
 		bid := bids[t.uploaded%len(bids)]
 		t.uploaded++
 		act = func() { t.upload(ctx, c, bid) }
-	case len(t.ready) > 0 && (len(t.reports) == 0 || dice < .36):
+	case len(t.ready) > 0 && (len(t.reports) == 0 || dice >= .32 && dice < .36):
 		supplier := t.ready[rnd.IntN(len(t.ready))]
 		force := rnd.IntN(10) == 0
 		act = func() { t.evaluate(ctx, c, supplier, d.data.RulePackVersion, force) }
