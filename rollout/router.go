@@ -118,6 +118,27 @@ func (s Split) Same(t Split) bool {
 		s.AllTenants == t.AllTenants && slices.Equal(sortedSet(s.Tenants), sortedSet(t.Tenants)) && s.Salt == t.Salt
 }
 
+// Supersede returns why next may not follow, as [Router.Apply] promises, or nil.
+// Highest is the highest epoch the router has seen and current the split it
+// carries out, whose epoch is lower if the router has restarted since; leased
+// says that current's share is still granted.
+func Supersede(highest int64, current Split, leased bool, next Split) error {
+	switch {
+	case next.Epoch > highest:
+		return nil
+	case next.Epoch < highest:
+		return headgate.Errorf(headgate.CodeStaleEpoch, headgate.ClassBusinessRule,
+			"epoch %d is older than %d, which is in force; read the release's state again before acting", next.Epoch, highest).With("epoch", highest)
+	case current.Epoch == highest && !current.Same(next):
+		return headgate.Errorf(headgate.CodeStaleEpoch, headgate.ClassBusinessRule,
+			"epoch %d is in force with another split; every change takes a higher epoch", highest).With("epoch", highest)
+	case next.Share > 0 && !(leased && current.Epoch == highest):
+		return headgate.Errorf(CodeLeaseLapsed, headgate.ClassBusinessRule,
+			"the lease of epoch %d is over and all traffic is on stable; decide anew under a higher epoch", highest).With("epoch", highest)
+	}
+	return nil
+}
+
 type splitJSON struct {
 	Service    string   `json:"service"`
 	Epoch      int64    `json:"epoch"`

@@ -48,7 +48,7 @@ func start(t testing.TB, cfg proxy.Config) (*proxy.Proxy, string) {
 
 func TestProxyConforms(t *testing.T) {
 	t.Parallel()
-	routertest.Exercise(t, 100*time.Millisecond, func(t *testing.T, stable rollout.Backend) routertest.Setup {
+	routertest.Exercise(t, 100*time.Millisecond, func(t *testing.T, stable rollout.Backend, _ time.Duration) routertest.Setup {
 		p, url := start(t, proxy.Config{Stable: stable, StatePath: t.TempDir() + "/state.json"})
 		return routertest.Setup{Router: p, URL: url}
 	})
@@ -56,7 +56,7 @@ func TestProxyConforms(t *testing.T) {
 
 func TestClientConforms(t *testing.T) {
 	t.Parallel()
-	routertest.Exercise(t, 100*time.Millisecond, func(t *testing.T, stable rollout.Backend) routertest.Setup {
+	routertest.Exercise(t, 100*time.Millisecond, func(t *testing.T, stable rollout.Backend, _ time.Duration) routertest.Setup {
 		p, url := start(t, proxy.Config{Stable: stable})
 		return routertest.Setup{Router: adminClient(t, p), URL: url}
 	})
@@ -65,7 +65,7 @@ func TestClientConforms(t *testing.T) {
 // TestFleetConforms sends traffic to two proxies in turn.
 func TestFleetConforms(t *testing.T) {
 	t.Parallel()
-	routertest.Exercise(t, 100*time.Millisecond, func(t *testing.T, stable rollout.Backend) routertest.Setup {
+	routertest.Exercise(t, 100*time.Millisecond, func(t *testing.T, stable rollout.Backend, _ time.Duration) routertest.Setup {
 		a, aURL := start(t, proxy.Config{Stable: stable})
 		b, bURL := start(t, proxy.Config{Stable: stable})
 		var turn atomic.Int64

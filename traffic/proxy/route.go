@@ -88,7 +88,7 @@ func (p *Proxy) isTester(c caller) bool {
 func (p *Proxy) install(s rollout.Split) (*route, error) {
 	cur := p.route.Load()
 	now := p.now()
-	if err := admissible(cur, s, now); err != nil {
+	if err := rollout.Supersede(cur.epoch, cur.split, cur.leased(now), s); err != nil {
 		return nil, err
 	}
 	if s.TTL == 0 {
@@ -128,25 +128,6 @@ func (p *Proxy) install(s rollout.Split) (*route, error) {
 		}
 	}
 	return next, nil
-}
-
-// admissible returns why s may not replace cur, if so.
-func admissible(cur *route, s rollout.Split, now time.Time) error {
-	restarted := cur.split.Epoch < cur.epoch
-	switch {
-	case s.Epoch < cur.epoch:
-		return headgate.Errorf(headgate.CodeStaleEpoch, headgate.ClassBusinessRule,
-			"epoch %d is older than %d, which is in force; read the release's state again before acting", s.Epoch, cur.epoch).With("epoch", cur.epoch)
-	case s.Epoch > cur.epoch:
-		return nil
-	case !restarted && !cur.split.Same(s):
-		return headgate.Errorf(headgate.CodeStaleEpoch, headgate.ClassBusinessRule,
-			"epoch %d is in force with another split; every change takes a higher epoch", cur.epoch).With("epoch", cur.epoch)
-	case s.Share > 0 && (restarted || !now.Before(cur.until)):
-		return headgate.Errorf(rollout.CodeLeaseLapsed, headgate.ClassBusinessRule,
-			"the lease of epoch %d is over and all traffic is on stable; decide anew under a higher epoch", cur.epoch).With("epoch", cur.epoch)
-	}
-	return nil
 }
 
 // state is what survives a restart. A share does not.

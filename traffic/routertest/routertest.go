@@ -31,33 +31,40 @@ type Setup struct {
 	URL string
 }
 
-// Exercise runs the suite. It calls start for each test; start registers its
-// own cleanup with t. Tests use leases of at least one second, and margin is
-// how late after its end a lease may still be seen.
-func Exercise(t *testing.T, margin time.Duration, start func(t *testing.T, stable rollout.Backend) Setup) {
+// Start starts a router whose splits all carry the lease ttl, and registers its
+// cleanup with t.
+type Start func(t *testing.T, stable rollout.Backend, ttl time.Duration) Setup
+
+// Exercise runs the suite, each test on a router of its own. Margin is how late
+// after its end a lease may still be seen.
+func Exercise(t *testing.T, margin time.Duration, start Start) {
 	t.Helper()
-	for name, test := range map[string]func(*testing.T, *bench){
-		"apply reads back and lists both backends":  testReadBack,
-		"an older epoch is refused":                 testStaleEpoch,
-		"a bad split changes nothing":               testInvalid,
-		"an unrenewed lease returns to stable":      testLeaseExpiry,
-		"renewal keeps the share":                   testRenewal,
-		"sessions stay where they are":              testSticky,
-		"the share is accurate":                     testShare,
-		"who is not admitted never meets candidate": testNotAdmitted,
-		"counts add up":                             testCounts,
-		"a dead candidate costs no safe request":    testDeadCandidate,
-		"promotion and rollback lose no request":    testSwitch,
+	for _, tc := range []struct {
+		name string
+		ttl  time.Duration
+		run  func(*testing.T, *bench)
+	}{
+		{"apply reads back and lists both backends", time.Minute, testReadBack},
+		{"an older epoch is refused", time.Minute, testStaleEpoch},
+		{"a bad split changes nothing", time.Minute, testInvalid},
+		{"an unrenewed lease returns to stable", time.Second, testLeaseExpiry},
+		{"renewal keeps the share", time.Second, testRenewal},
+		{"sessions stay where they are", time.Minute, testSticky},
+		{"the share is accurate", time.Minute, testShare},
+		{"who is not admitted never meets candidate", time.Minute, testNotAdmitted},
+		{"counts add up", time.Minute, testCounts},
+		{"a dead candidate costs no safe request", time.Minute, testDeadCandidate},
+		{"promotion and rollback lose no request", time.Minute, testSwitch},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			b := &bench{t: t, margin: margin}
+			b := &bench{t: t, margin: margin, ttl: tc.ttl}
 			b.stable = b.backend("v1", nil)
 			b.candidate = b.backend("v2", nil)
-			b.Setup = start(t, b.stable)
+			b.Setup = start(t, b.stable, tc.ttl)
 			b.client = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 16}}
 			t.Cleanup(b.client.CloseIdleConnections)
-			test(t, b)
+			tc.run(t, b)
 		})
 	}
 }
@@ -65,7 +72,7 @@ func Exercise(t *testing.T, margin time.Duration, start func(t *testing.T, stabl
 type bench struct {
 	Setup
 	t                 *testing.T
-	margin            time.Duration
+	margin, ttl       time.Duration
 	stable, candidate rollout.Backend
 	client            *http.Client
 }
@@ -86,7 +93,7 @@ func (b *bench) backend(version string, status *atomic.Int32) rollout.Backend {
 func (b *bench) split(epoch int64, share float64) rollout.Split {
 	return rollout.Split{
 		Service: Service, Epoch: epoch, ReleaseID: "rel_1", Stable: b.stable, Candidate: b.candidate,
-		Share: share, Tenants: []string{"acme"}, Salt: "rel_1", TTL: time.Minute,
+		Share: share, Tenants: []string{"acme"}, Salt: "rel_1", TTL: b.ttl,
 	}
 }
 
@@ -208,7 +215,6 @@ func testInvalid(t *testing.T, b *bench) {
 
 func testLeaseExpiry(t *testing.T, b *bench) {
 	s := b.split(1, 1)
-	s.TTL = time.Second
 	begin := time.Now()
 	b.apply(s)
 	applied := time.Now()
@@ -246,7 +252,6 @@ func testLeaseExpiry(t *testing.T, b *bench) {
 
 func testRenewal(t *testing.T, b *bench) {
 	s := b.split(1, 1)
-	s.TTL = time.Second
 	b.apply(s)
 	for begin := time.Now(); time.Since(begin) < 1500*time.Millisecond; {
 		b.apply(s)
