@@ -7,9 +7,10 @@ import (
 	"strings"
 )
 
-// Placeholders are what a command of a stage may refer to, as {{name}}.
+// Placeholders are what a command of a stage may refer to, as {{name}};
+// headgate is the program that runs the command.
 func Placeholders() []string {
-	return []string{"release_id", "version", "digest", "staging_url", "candidate_url"}
+	return []string{"headgate", "release_id", "version", "digest", "staging_url", "candidate_url"}
 }
 
 var placeholder = regexp.MustCompile(`\{\{\s*([^{}]*?)\s*\}\}`)
