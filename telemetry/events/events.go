@@ -43,6 +43,8 @@ type Store struct {
 	mu   sync.RWMutex
 	days []*day // oldest first
 
+	packing sync.Mutex // one maintenance at a time
+
 	writes  chan *write
 	closed  chan struct{} // closed by Close
 	closing sync.Once
@@ -258,6 +260,8 @@ func (s *Store) maintain() {
 // Compact packs small blocks into larger ones and drops what is beyond the
 // retention. The store does so by itself every few seconds.
 func (s *Store) Compact() error {
+	s.packing.Lock()
+	defer s.packing.Unlock()
 	s.mu.RLock()
 	days := slices.Clone(s.days)
 	s.mu.RUnlock()
