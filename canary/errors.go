@@ -134,17 +134,36 @@ func (e *errorTests) killLevel() float64 {
 // secondsTo is the time after which the mixture is expected to reach a level
 // when its alternatives' logs grow by drift per second.
 func (m *mixture) secondsTo(level float64, drift []float64) float64 {
-	seconds := math.Inf(1)
+	late := math.Inf(1)
 	for i, d := range drift {
 		if d > 0 {
-			weight := max(m.now[i], 1e-300)
-			seconds = min(seconds, max(0, ln(level/weight)/d))
+			late = min(late, max(0, ln(level/max(m.now[i], 1e-290))/d))
 		}
 	}
-	return seconds
+	if late == 0 || math.IsInf(late, 1) {
+		return late
+	}
+	early := 0.0
+	for range 8 {
+		middle := (early + late) / 2
+		var value float64
+		for i, d := range drift {
+			value += float64(m.now[i] * exp(float64(middle*d)))
+		}
+		if value >= level {
+			late = middle
+		} else {
+			early = middle
+		}
+	}
+	return late
 }
 
-// secondsToPass is the expected time to a pass at these rates per second of
+// chance is the median of the first time a level is reached, as a part of the
+// time at which it is expected: luck reaches it earlier.
+const chance = 0.75
+
+// secondsToPass is the median time to a pass at these rates per second of
 // requests if both arms fail at the given rate.
 func (e *errorTests) secondsToPass(cfg Config, candidate, stable, errorRate, phi float64) float64 {
 	level := 1 / cfg.Beta
@@ -156,7 +175,7 @@ func (e *errorTests) secondsToPass(cfg Config, candidate, stable, errorRate, phi
 		r.set(candidate, float64(candidate*errorRate))
 		seconds = min(seconds, e.below.secondsTo(level, scaled(r.scores, phi)))
 	}
-	return seconds
+	return float64(chance * seconds)
 }
 
 func scaled(scores []float64, phi float64) []float64 {

@@ -170,7 +170,7 @@ var changes = []change{
 	{name: "wildcard host", replace: "targets:", with: "targets:\n  candidate_hosts: [\"*.example.com\"]", decoder: true, message: "is not a host"},
 	{name: "longest hold below duration", with: "canary: {duration: 1h, max_duration: 1m}", decoder: true, message: "must not be shorter than canary.duration"},
 	{name: "known placeholder", with: `stages: {build: {run: [make, "V={{version}}"]}}`},
-	{name: "unknown placeholder", with: `stages: {build: {run: [make, "V={{verzion}}"]}}`, decoder: true, message: `stages.build.run[1]: {{verzion}} is not one of release_id, version, digest, staging_url, candidate_url (did you mean "version"?)`},
+	{name: "unknown placeholder", with: `stages: {build: {run: [make, "V={{verzion}}"]}}`, decoder: true, message: `stages.build.run[1]: {{verzion}} is not one of headgate, release_id, version, digest, staging_url, candidate_url (did you mean "version"?)`},
 	{name: "kill below promise", with: "canary: {slo_error_rate: 0.1, kill_error_rate: 0.05}", decoder: true, message: "must be above canary.slo_error_rate"},
 	{name: "duration of months", with: "gates: {window: 9999h}", decoder: true, message: "at most 28 days"},
 	{name: "router for a model", replace: "{current: m1}", with: "{current: m1, actuator: {kind: router}}", decoder: true, message: "can only change release_version"},

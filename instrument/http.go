@@ -91,7 +91,7 @@ func printable(id string) bool {
 
 func randomHex(n int) string {
 	b := make([]byte, n)
-	crand.Read(b)
+	crand.Read(b) // never fails, see crypto/rand
 	return hex.EncodeToString(b)
 }
 

@@ -2,6 +2,7 @@ package replay
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,8 +19,6 @@ import (
 
 	"github.com/headgate/headgate"
 )
-
-const tenantHeader = "X-Tenant-Id"
 
 // caller sends a suite's requests to one target.
 type caller struct {
@@ -63,7 +62,7 @@ type answer struct {
 	doc any
 }
 
-// send makes one request. claim is nil for the suite's own x-tenant-id;
+// send makes one request. claim is nil for the suite's own tenant header;
 // otherwise it replaces it ("" removes it), and every other trace of the
 // owner's identity is left out.
 func (c *caller) send(ctx context.Context, step Step, token string, scope map[string]any, claim *string) (answer, error) {
@@ -76,6 +75,7 @@ func (c *caller) send(ctx context.Context, step Step, token string, scope map[st
 	if claim != nil {
 		req.Header.Del("Authorization")
 		req.Header.Del("Cookie")
+		tenantHeader := cmp.Or(c.target.TenantHeader, "x-tenant-id")
 		req.Header.Del(tenantHeader)
 		if *claim != "" {
 			req.Header.Set(tenantHeader, *claim)

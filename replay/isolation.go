@@ -28,7 +28,7 @@ type Probe struct {
 	Step    string `json:"step"`
 	// As is the tenant that asked, "" for nobody.
 	As string `json:"as"`
-	// Spoofed says that the probe claimed the owner in x-tenant-id.
+	// Spoofed says that the probe claimed to be the owner in the tenant header.
 	Spoofed bool   `json:"spoofed,omitempty"`
 	Status  int    `json:"status"`
 	Finding string `json:"finding,omitempty"`
@@ -45,7 +45,7 @@ const (
 const probeAttempts = 3
 
 // Isolation asks again, as every other tenant and as nobody, for what the
-// owner saw in the run; each also claims to be the owner in x-tenant-id. Only
+// owner saw in the run; each also claims to be the owner in the tenant header. Only
 // steps that the owner passed are asked, so that a refusal means something.
 // It is an error when nothing could be asked: no evidence is not a pass.
 func Isolation(ctx context.Context, s Suite, t Target, r Run, others []string) (IsolationResult, error) {
@@ -106,7 +106,7 @@ func (r *IsolationResult) add(p Probe) {
 type stranger struct {
 	tenant string // "" for nobody
 	token  string
-	claim  string // x-tenant-id, "" for none
+	claim  string // the tenant header, "" for none
 }
 
 func (c *caller) strangers(owner string, others []string) ([]stranger, error) {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"math"
 	"net/http"
 	"path"
 	"slices"
@@ -259,7 +260,11 @@ func (r *reader) upload(n *yaml.Node, field string) File {
 func (r *reader) statuses(n *yaml.Node, field string) []int {
 	var out []int
 	r.each(n, field, func(n *yaml.Node, f string) {
-		out = append(out, int(r.number(n, f, 100, 599)))
+		code := r.number(n, f, 100, 599)
+		if code != math.Trunc(code) {
+			r.fail(n, f, "must be a whole number")
+		}
+		out = append(out, int(code))
 	})
 	return out
 }

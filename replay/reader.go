@@ -195,7 +195,8 @@ func (r *reader) template(n *yaml.Node, field string) string {
 
 func (r *reader) urlPath(n *yaml.Node, field string) string {
 	s := r.template(n, field)
-	if !strings.HasPrefix(s, "/") || strings.HasPrefix(s, "//") || strings.ContainsAny(s, "#\\ \t\r\n") {
+	plain := placeholder.ReplaceAllString(s, "x")
+	if !strings.HasPrefix(s, "/") || strings.HasPrefix(s, "//") || strings.ContainsAny(plain, "#\\ \t\r\n") {
 		r.fail(n, field, "must be a path that begins with one /, without spaces or #")
 	}
 	return s

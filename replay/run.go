@@ -24,6 +24,9 @@ type Target struct {
 	Client *http.Client
 	// Headers are added to every request.
 	Headers map[string]string
+	// TenantHeader is the header in which a caller names a tenant; empty
+	// means x-tenant-id. [Isolation] claims the owner's in it.
+	TenantHeader string
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }

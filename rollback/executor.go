@@ -255,13 +255,15 @@ func (x *Executor) set(ctx context.Context, a Actuator, s *Step) error {
 	return nil
 }
 
-// checkCapacity waits for stable as long as for a step and then says what is
+// checkCapacity gives stable one StepTimeout to be ready and then says what is
 // wrong. Traffic goes back in any case: the routers drop to stable by
 // themselves when a canary's lease runs out, so holding on would only delay.
 func (x *Executor) checkCapacity(ctx context.Context) string {
 	if x.cfg.Capacity == nil {
 		return ""
 	}
+	ctx, cancel := context.WithTimeout(ctx, x.cfg.StepTimeout)
+	defer cancel()
 	if err := x.retry(ctx, x.cfg.Capacity.Check); err != nil {
 		return "stable may not carry all traffic: " + safeMessage(err)
 	}

@@ -35,7 +35,7 @@ type world struct {
 	setErr   map[headgate.Component]error
 	delay    time.Duration
 	stuck    map[headgate.Component]bool // Set is accepted and does nothing
-	capacity error
+	capacity func(context.Context) error
 	full     bool // the store refuses writes of steps
 }
 
@@ -46,6 +46,7 @@ func newWorld() *world {
 		setErr:   map[headgate.Component]error{},
 		stuck:    map[headgate.Component]bool{},
 		replay:   func(string) (JobStatus, error) { return JobSucceeded, nil },
+		capacity: func(context.Context) error { return nil },
 	}
 }
 
@@ -147,7 +148,7 @@ func (w *world) Read(_ context.Context, c headgate.Component) (string, error) {
 	return w.versions[c], nil
 }
 
-func (w *world) Check(context.Context) error { return w.capacity }
+func (w *world) Check(ctx context.Context) error { return w.capacity(ctx) }
 
 func (w *world) Verify(_ context.Context, jobID string, r Rollback) (status JobStatus, err error) {
 	w.call(func() {
@@ -462,17 +463,34 @@ func TestMissingActuatorIsEscalated(t *testing.T) {
 
 func TestStableWithoutCapacityIsEscalatedAndStillGetsTheTraffic(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld()
-		w.capacity = headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient, "1 of 3 instances is healthy")
-		r, err := w.executor("bidding").Execute(t.Context(), request())
-		if err != nil || r.Frozen() || w.versions[headgate.ReleaseVersion] != "v1" {
-			t.Fatalf("%v, frozen %v, %v", err, r.Frozen(), w.versions)
-		}
-		if !strings.Contains(r.Steps[3].Warning, "1 of 3") || w.kinds()[0] != "rollback_step_escalated:fail" {
-			t.Errorf("warning %q, audit %v", r.Steps[3].Warning, w.kinds())
-		}
-	})
+	for name, tt := range map[string]struct {
+		check func(context.Context) error
+		says  string
+	}{
+		"short": {func(context.Context) error {
+			return headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient, "1 of 3 instances is healthy")
+		}, "1 of 3"},
+		"hangs": {func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }, "no answer in time"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld()
+				w.capacity = tt.check
+				began := time.Now()
+				r, err := w.executor("bidding").Execute(t.Context(), request())
+				if err != nil || r.Frozen() || w.versions[headgate.ReleaseVersion] != "v1" {
+					t.Fatalf("%v, frozen %v, %v", err, r.Frozen(), w.versions)
+				}
+				if !strings.Contains(r.Steps[3].Warning, tt.says) || w.kinds()[0] != "rollback_step_escalated:fail" {
+					t.Errorf("warning %q, audit %v", r.Steps[3].Warning, w.kinds())
+				}
+				if took := time.Since(began); took > 10*time.Second {
+					t.Errorf("traffic waited %s", took)
+				}
+			})
+		})
+	}
 }
 
 func TestAFullDiskDoesNotKeepTrafficOnTheBadVersion(t *testing.T) {

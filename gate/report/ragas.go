@@ -185,8 +185,11 @@ func (t *ragas) readCSV(raw []byte, wanted func(string) bool) error {
 			return nil
 		}
 		if err != nil {
-			line, col := r.FieldPos(0)
-			return fmt.Errorf("is not valid CSV after line %d, column %d", line, col)
+			var at *csv.ParseError
+			if errors.As(err, &at) {
+				return fmt.Errorf("is not valid CSV at line %d, column %d", at.Line, at.Column)
+			}
+			return errors.New("is not valid CSV")
 		}
 		for i, name := range header {
 			if _, ok := t.columns[name]; !ok {

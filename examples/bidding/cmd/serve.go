@@ -162,6 +162,8 @@ func serveHTTP(ctx context.Context, l net.Listener, api *httpapi.API) error {
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopLimit)
 	defer cancel()
 	err := srv.Shutdown(end)
-	<-failed
+	if e := <-failed; !errors.Is(e, http.ErrServerClosed) {
+		err = errors.Join(err, e)
+	}
 	return err
 }
