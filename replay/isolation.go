@@ -45,9 +45,10 @@ const (
 const probeAttempts = 3
 
 // Isolation asks again, as every other tenant and as nobody, for what the
-// owner saw in the run; each also claims to be the owner in the tenant header. Only
-// steps that the owner passed are asked, so that a refusal means something.
-// It is an error when nothing could be asked: no evidence is not a pass.
+// owner saw in the run; each also claims to be the owner in the tenant header.
+// Only steps that the owner passed are asked, so that a refusal means
+// something. It is an error when nothing could be asked: no evidence is not a
+// pass.
 func Isolation(ctx context.Context, s Suite, t Target, r Run, others []string) (IsolationResult, error) {
 	c, err := newCaller(s, t)
 	if err != nil {

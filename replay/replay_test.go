@@ -457,6 +457,26 @@ func TestIsolationAsksForEverythingTheOwnerSaw(t *testing.T) {
 	}
 }
 
+func TestIsolationClaimsTheOwnerInTheConfiguredHeader(t *testing.T) {
+	t.Parallel()
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "Bearer tok-acme" && r.Header.Get("X-Org") != "acme" {
+			w.WriteHeader(http.StatusForbidden)
+		}
+	}))
+	t.Cleanup(srv.Close)
+	s, tgt := load(t, smallSuite), target(srv.URL)
+	tgt.TenantHeader = "x-org"
+	r, err := replay.Execute(t.Context(), s, tgt, vars())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := replay.Isolation(t.Context(), s, tgt, r, []string{"globex"})
+	if err != nil || got.AuthBypassFindings != 1 || got.TenantScopeViolations != 1 {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
 func TestIsolationIsNeverProvenByNothing(t *testing.T) {
 	t.Parallel()
 	s := bidding(t)
