@@ -1,0 +1,135 @@
+package dictionary_test
+
+import (
+	"encoding/json"
+	"flag"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/rulefmt"
+	"github.com/prometheus/prometheus/promql/parser"
+
+	"github.com/headgate/headgate/dictionary"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+func golden(t *testing.T, path, got string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s is not what the dictionary says; run go test ./dictionary -update (-want +got):\n%s", path, diff)
+	}
+}
+
+func TestDocumentIsCurrent(t *testing.T) {
+	t.Parallel()
+	golden(t, filepath.Join("..", "docs", "metrics.md"), load(t, "").Markdown())
+}
+
+func rules(t *testing.T, d *dictionary.Dictionary) []rulefmt.RuleGroup {
+	t.Helper()
+	text, err := d.Rules()
+	if err != nil {
+		t.Fatal(err)
+	}
+	groups, errs := rulefmt.Parse(text, false, model.UTF8Validation, parser.NewParser(parser.Options{}), slog.New(slog.DiscardHandler))
+	if len(errs) > 0 {
+		t.Fatalf("Prometheus refuses the rules: %v\n%s", errs, text)
+	}
+	return groups.Groups
+}
+
+func TestRulesAreWhatPrometheusReads(t *testing.T) {
+	t.Parallel()
+	d := load(t, "")
+	records := make(map[string]string)
+	alerts := make(map[string]rulefmt.Rule)
+	for _, g := range rules(t, d) {
+		for _, r := range g.Rules {
+			if r.Record != "" {
+				records[r.Record] = r.Expr
+				continue
+			}
+			alerts[r.Alert] = r
+			if r.Labels["severity"] == "" || r.Labels["owner"] == "" || r.Annotations["runbook"] == "" {
+				t.Errorf("alert %s has no severity, owner or runbook", r.Alert)
+			}
+		}
+	}
+	for _, f := range d.Figures() {
+		want, err := d.QueryBy(f.Name, dictionary.Scope{}, "service_name", "service_version", "deployment_environment_name")
+		if err != nil || records[dictionary.RecordName(f.Name)] != want {
+			t.Errorf("%s is recorded as %s, asked as %s, %v", f.Name, records[dictionary.RecordName(f.Name)], want, err)
+		}
+	}
+	burn, ok := alerts["api-availability-burn-1h"]
+	if !ok || !strings.Contains(burn.Expr, "[1h]") || !strings.Contains(burn.Expr, "[5m]") || strings.Count(burn.Expr, "> 0.072") != 2 {
+		t.Errorf("fast burn of a 99.5 %% objective: %s", burn.Expr)
+	}
+	if slow := alerts["api-availability-burn-3d"]; slow.Labels["severity"] != "P2" {
+		t.Errorf("slow burn is %s", slow.Labels["severity"])
+	}
+}
+
+func TestDashboardsAskTheSameQueries(t *testing.T) {
+	t.Parallel()
+	d := load(t, "acme")
+	boards, err := d.Dashboards()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := parser.NewParser(parser.Options{})
+	for name, by := range map[string]string{"headgate-versions.json": "service_version", "headgate-tenants.json": "tenant_id"} {
+		var board struct {
+			UID    string
+			Panels []struct {
+				Title   string
+				Targets []struct{ Expr string }
+			}
+		}
+		if err := json.Unmarshal(boards[name], &board); err != nil {
+			t.Fatal(err)
+		}
+		shown := make(map[string]string)
+		for _, panel := range board.Panels {
+			for _, target := range panel.Targets {
+				shown[panel.Title] = target.Expr
+				if _, err := p.ParseExpr(target.Expr); err != nil {
+					t.Errorf("%s: %v", panel.Title, err)
+				}
+			}
+		}
+		for _, f := range d.Figures() {
+			want, err := d.QueryBy(f.Name, dictionary.Scope{Service: "$service", Environment: "$environment"}, by)
+			if err != nil || shown[f.Name] != want {
+				t.Errorf("%s shows %s as %q, want %q", name, f.Name, shown[f.Name], want)
+			}
+		}
+	}
+}
+
+func TestDescribe(t *testing.T) {
+	t.Parallel()
+	d := load(t, "")
+	got, err := d.Describe("api_p95_s")
+	if err != nil || !strings.Contains(got, "per tenant:\n  histogram_quantile(0.95, sum by (le, tenant_id)") || !strings.Contains(got, "[1h]") {
+		t.Errorf("%v\n%s", err, got)
+	}
+	if _, err := d.Describe("nope"); err == nil {
+		t.Error("an unknown figure is described")
+	}
+}

@@ -1,0 +1,160 @@
+package dictionary
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/goccy/go-yaml"
+)
+
+// byVersion are the labels that tell releases apart.
+var byVersion = []string{"service_name", "service_version", "deployment_environment_name"}
+
+// ruleFile is Prometheus's rule file.
+type ruleFile struct {
+	Groups []ruleGroup `yaml:"groups"`
+}
+
+type ruleGroup struct {
+	Name     string `yaml:"name"`
+	Interval string `yaml:"interval,omitempty"`
+	Rules    []rule `yaml:"rules"`
+}
+
+type rule struct {
+	Record      string            `yaml:"record,omitempty"`
+	Alert       string            `yaml:"alert,omitempty"`
+	Expr        string            `yaml:"expr"`
+	For         string            `yaml:"for,omitempty"`
+	Labels      map[string]string `yaml:"labels,omitempty"`
+	Annotations map[string]string `yaml:"annotations,omitempty"`
+}
+
+// RecordName is the series under which the recording rules keep a figure, per
+// service, version and environment.
+func RecordName(figure string) string { return "headgate:" + figure }
+
+// A burn is one pair of windows of a multiwindow burn-rate alert for a 30-day
+// objective; see the Site Reliability Workbook, chapter 5.
+type burn struct {
+	factor      float64
+	short, long time.Duration
+	page        bool
+}
+
+const day = 24 * time.Hour
+
+var burns = []burn{
+	{14.4, 5 * time.Minute, time.Hour, true},
+	{6, 30 * time.Minute, 6 * time.Hour, true},
+	{3, 2 * time.Hour, day, false},
+	{1, 6 * time.Hour, 3 * day, false},
+}
+
+// Rules returns recording rules for every figure, threshold alerts and
+// burn-rate alerts as a Prometheus rule file.
+func (d *Dictionary) Rules() ([]byte, error) {
+	var file ruleFile
+	records := ruleGroup{Name: "headgate-figures", Interval: "30s"}
+	for _, f := range d.Figures() {
+		expr, err := d.QueryBy(f.Name, Scope{}, byVersion...)
+		if err != nil {
+			return nil, err
+		}
+		records.Rules = append(records.Rules, rule{Record: RecordName(f.Name), Expr: expr})
+	}
+	file.Groups = append(file.Groups, records)
+
+	alerts := ruleGroup{Name: "headgate-alerts", Interval: "30s"}
+	for _, a := range d.alerts {
+		r, err := d.alertRule(a)
+		if err != nil {
+			return nil, err
+		}
+		alerts.Rules = append(alerts.Rules, r)
+	}
+	file.Groups = append(file.Groups, alerts)
+
+	for _, o := range d.objectives {
+		g := ruleGroup{Name: "headgate-slo-" + o.Name, Interval: "30s"}
+		for _, b := range burns {
+			r, err := d.burnRule(o, b)
+			if err != nil {
+				return nil, err
+			}
+			g.Rules = append(g.Rules, r)
+		}
+		file.Groups = append(file.Groups, g)
+	}
+	out, err := yaml.Marshal(file)
+	if err != nil {
+		return nil, fmt.Errorf("write rules: %w", err)
+	}
+	return append([]byte("# Generated from the metric dictionary.\n"), out...), nil
+}
+
+func (d *Dictionary) alertRule(a Alert) (rule, error) {
+	expr, err := d.QueryBy(a.Figure, Scope{}, byVersion...)
+	if err != nil {
+		return rule{}, err
+	}
+	f := d.figures[a.Figure]
+	return rule{
+		Alert: a.Name,
+		Expr:  fmt.Sprintf("(%s) %s %s", expr, a.Op, number(a.Bound)),
+		For:   duration(a.For),
+		Labels: map[string]string{
+			"severity": a.Severity, "owner": a.Owner,
+		},
+		Annotations: map[string]string{
+			"summary": fmt.Sprintf("%s of {{ $labels.service_name }} {{ $labels.service_version }} is {{ $value }}, the bound is %s %s", f.Name, a.Op, number(a.Bound)),
+			"runbook": a.Runbook,
+		},
+	}, nil
+}
+
+func (d *Dictionary) burnRule(o Objective, b burn) (rule, error) {
+	bound := number(b.factor * (1 - o.Target))
+	var expr string
+	for i, window := range []time.Duration{b.long, b.short} {
+		q, err := d.QueryBy(o.Figure, Scope{Window: window}, "service_name", "deployment_environment_name")
+		if err != nil {
+			return rule{}, err
+		}
+		if i > 0 {
+			expr += " and "
+		}
+		expr += fmt.Sprintf("((%s) > %s)", q, bound)
+	}
+	severity := o.Severity
+	if !b.page {
+		severity = "P2"
+	}
+	return rule{
+		Alert: fmt.Sprintf("%s-burn-%s", o.Name, duration(b.long)),
+		Expr:  expr,
+		Labels: map[string]string{
+			"severity": severity, "owner": o.Owner, "objective": o.Name,
+		},
+		Annotations: map[string]string{
+			"summary": fmt.Sprintf("{{ $labels.service_name }} burns the error budget of %s at %s times the sustainable rate", o.Name, number(b.factor)),
+			"runbook": o.Runbook,
+		},
+	}, nil
+}
+
+func number(v float64) string { return strconv.FormatFloat(v, 'g', 10, 64) }
+
+// duration writes a duration as Prometheus does: 5m, 6h, 3d.
+func duration(d time.Duration) string {
+	for _, u := range []struct {
+		unit time.Duration
+		name string
+	}{{day, "d"}, {time.Hour, "h"}, {time.Minute, "m"}} {
+		if d >= u.unit && d%u.unit == 0 {
+			return strconv.FormatInt(int64(d/u.unit), 10) + u.name
+		}
+	}
+	return strconv.FormatInt(int64(d/time.Second), 10) + "s"
+}
