@@ -170,7 +170,7 @@ func (c Config) Validate() error {
 		{"negligible_error_rate", c.NegligibleErrorRate, c.NegligibleErrorRate > 0 && c.NegligibleErrorRate < 0.5, "above 0 and below 0.5"},
 		{"min_errors", float64(c.MinErrors), c.MinErrors >= 1, "at least 1"},
 		{"tick_s", c.TickSeconds, c.TickSeconds > 0 && c.TickSeconds <= 3600, "above 0 and at most 3600"},
-		{"block_s", c.BlockSeconds, c.BlockSeconds >= c.TickSeconds && c.BlockSeconds <= 3600, "between tick_s and 3600"},
+		{"block_s", c.BlockSeconds, c.BlockSeconds > 0 && c.BlockSeconds <= 3600, "above 0 and at most 3600"},
 		{"cap_blocks", c.CapBlocks, c.CapBlocks >= 1 && c.CapBlocks <= 100, "between 1 and 100"},
 		{"sudden_block_s", c.SuddenBlockSeconds, c.SuddenBlockSeconds > 0 && c.SuddenBlockSeconds <= c.BlockSeconds, "above 0 and at most block_s"},
 		{"sudden_cap_blocks", c.SuddenCapBlocks, c.SuddenCapBlocks >= 1 && c.SuddenCapBlocks <= 100, "between 1 and 100"},

@@ -135,7 +135,7 @@ func runProduct(ctx context.Context, o Options, s *Scenario, tick float64, runs 
 	results := make([]one, runs)
 	err := parallel(ctx, runs, func(run int) error {
 		cfg := *o.Config
-		cfg.TickSeconds = min(tick, cfg.BlockSeconds)
+		cfg.TickSeconds = tick
 		cfg.MinDurationSeconds = s.Seconds
 		if s.Kind == Limit || s.Kind == Good {
 			cfg.MinDurationSeconds = 0
