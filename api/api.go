@@ -9,6 +9,8 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"reflect"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -16,6 +18,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
+	"github.com/headgate/headgate"
 	"github.com/headgate/headgate/access"
 	"github.com/headgate/headgate/control"
 )
@@ -65,12 +68,31 @@ func New(o Options) http.Handler {
 			mux.Handle("/api/v1/"+p, o.Forward)
 		}
 	}
-	return s.identify(s.recoverPanics(s.authenticate(s.route(mux))))
+	return s.identify(s.recoverPanics(s.authenticate(s.forwardJobs(s.route(mux)))))
+}
+
+// forwardJobs lets a development server answer for the jobs of the service
+// behind it as well as for its own.
+func (s *server) forwardJobs(next http.Handler) http.Handler {
+	if s.Forward == nil {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		id, ok := strings.CutPrefix(r.URL.Path, "/api/v1/jobs/")
+		if ok && r.Method == http.MethodGet {
+			if _, err := s.Plane.Job(r.Context(), caller(r.Context()), id); headgate.AsError(err).Code == headgate.CodeJobNotFound {
+				s.Forward.ServeHTTP(w, r)
+				return
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 func (s *server) config() huma.Config {
 	c := huma.DefaultConfig("Headgate", s.Version)
 	c.Info.Description = "Release control plane: no evidence, no release."
+	c.Components.Schemas = huma.NewMapRegistry("#/components/schemas/", schemaName)
 	c.CreateHooks = nil
 	c.DocsPath = ""
 	c.SchemasPath = ""
@@ -87,6 +109,30 @@ func (s *server) register(a huma.API) {
 	s.registerReadiness(a)
 	s.registerOps(a)
 	s.registerReleases(a)
+}
+
+var typeName = regexp.MustCompile(`(?:[\w.-]+/)*([\w]+)\.(\w+)`)
+
+// schemaName names a type in the OpenAPI document after its package and
+// itself, since several packages have a Result.
+func schemaName(t reflect.Type, hint string) string {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if t.Name() == "" {
+		return huma.DefaultSchemaNamer(t, hint)
+	}
+	var name strings.Builder
+	for _, m := range typeName.FindAllStringSubmatch(t.String(), -1) {
+		if m[1] != "api" && m[1] != "headgate" {
+			name.WriteString(strings.ToUpper(m[1][:1]) + m[1][1:])
+		}
+		name.WriteString(strings.ToUpper(m[2][:1]) + m[2][1:])
+	}
+	if strings.Contains(t.String(), "[[]") {
+		name.WriteString("List")
+	}
+	return name.String()
 }
 
 // op describes an operation.

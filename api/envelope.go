@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -121,7 +122,7 @@ func humaError(ctx context.Context, status int, msg string, errs ...error) huma.
 	fields := []map[string]string{}
 	for _, err := range errs {
 		var d *huma.ErrorDetail
-		if errors.As(err, &d) && d.Location != "" {
+		if errors.As(err, &d) && d.Location != "" && !strings.HasPrefix(d.Message, "invalid character") {
 			fields = append(fields, map[string]string{"field": d.Location, "problem": d.Message})
 		}
 	}

@@ -15,12 +15,35 @@ import (
 func (p *Plane) newLoop(s *Service) *feedback.Loop {
 	return feedback.New(feedback.Config{
 		Service: s.Name, Store: p.o.Store, Freeze: p, Now: p.o.Now,
-		Source: feedback.HTTPSource{
+		Source: knownTenants{s, feedback.HTTPSource{
 			BaseURL: s.Targets.Stable.URL, Credential: s.Credential,
 			DeadLetter: feedback.Listing{Path: s.Service.Feedback.DLQPath, Items: "data.items", ID: "dlq_id"},
 			Review:     feedback.Listing{Path: s.Service.Feedback.ReviewsPath, Items: "data.items", ID: "review_id", Decision: "decision"},
-		},
+		}},
 	})
+}
+
+// knownTenants is a source that holds nothing for tenants whom the service
+// does not know: they cannot have left anything there.
+type knownTenants struct {
+	s      *Service
+	source feedback.HTTPSource
+}
+
+// DeadLetters implements [feedback.Source].
+func (k knownTenants) DeadLetters(ctx context.Context, tenant string) ([]feedback.Item, error) {
+	if k.s.Credential(tenant) == "" {
+		return nil, nil
+	}
+	return k.source.DeadLetters(ctx, tenant)
+}
+
+// Reviews implements [feedback.Source].
+func (k knownTenants) Reviews(ctx context.Context, tenant string) ([]feedback.Item, error) {
+	if k.s.Credential(tenant) == "" {
+		return nil, nil
+	}
+	return k.source.Reviews(ctx, tenant)
 }
 
 func (p *Plane) loopOf(ctx context.Context, releaseID string) (*feedback.Loop, string, error) {

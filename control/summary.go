@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"slices"
 
 	"github.com/headgate/headgate/access"
 	"github.com/headgate/headgate/dictionary"
@@ -61,6 +62,7 @@ func (p *Plane) Summary(ctx context.Context, who access.Identity, queue string) 
 	if err := p.summaryVersions(ctx, who, cost); err != nil {
 		return nil, err
 	}
+	slices.Sort(missing)
 	st := p.o.Settings
 	out["observability"] = map[string]any{
 		"metrics_namespace":           st.MetricsNamespace,
