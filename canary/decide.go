@@ -151,23 +151,17 @@ func (j *Judge) pending(d Decision) Decision {
 func (d *Decision) say(code, reason string) { d.Reasons, d.Reason = []string{code}, reason }
 
 // prove notes what has been shown once: by Ville's inequality that counts for
-// good, unless the candidate gets worse.
+// good, unless the candidate gets worse. Ratios of errors say nothing when even
+// stable's are negligible; then the candidate is held to the SLO instead.
 func (j *Judge) prove(e Evidence) {
 	level := 1 / j.cfg.Beta
 	switch {
 	case j.proven != "":
 	case e.NoWorse >= level:
 		j.proven = CodeNoWorse
-	case e.BelowSLO >= level && j.stableHardlyFails():
+	case e.BelowSLO >= level && j.errors.quiet.value >= level:
 		j.proven = CodeBelowSLO
 	}
-}
-
-// stableHardlyFails reports whether ratios of errors say nothing because even
-// stable's are negligible. Then the candidate is held to the SLO instead.
-func (j *Judge) stableHardlyFails() bool {
-	n, errs := float64(j.stable.Requests), float64(j.stable.Errors)
-	return n*j.cfg.NegligibleErrorRate >= 1 && errs <= n*j.cfg.NegligibleErrorRate
 }
 
 func (j *Judge) passReason() string {
@@ -217,9 +211,6 @@ func Estimate(cfg Config, requestsPerSecond, share, errorRate float64) (time.Dur
 		return 0, false
 	}
 	seconds := newErrorTests(cfg).secondsToPass(cfg, requestsPerSecond*share, requestsPerSecond*(1-share), errorRate, cfg.Tempering)
-	if errorRate <= cfg.NegligibleErrorRate {
-		seconds = max(seconds, 1/(cfg.NegligibleErrorRate*requestsPerSecond*(1-share)))
-	}
 	seconds = max(seconds, cfg.MinDurationSeconds)
 	if seconds > maxForecast {
 		return 0, false

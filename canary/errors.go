@@ -15,11 +15,12 @@ type errorTests struct {
 	// noWorse bets against "odds ratio ≥ MaxRatio".
 	noWorse *mixture
 
-	negligibleRate, sloRate, killRate *rate
-	// above bets against "rate ≤ negligible", below against "rate ≥ SLO", and
-	// kill against "rate ≤ kill" for the candidate and for both arms together.
-	above, below *mixture
-	kill         [2]*mixture
+	negligibleRate, sloRate, quietRate, killRate *rate
+	// above bets against "rate ≤ negligible", below against "rate ≥ SLO", quiet
+	// against "stable's rate ≥ twice what is negligible", and kill against "rate
+	// ≤ kill" for the candidate and for both arms together.
+	above, below, quiet *mixture
+	kill                [2]*mixture
 
 	marginLevels float64
 }
@@ -44,6 +45,7 @@ func newErrorTests(cfg Config) *errorTests {
 	worst := min(0.9, max(300*cfg.NegligibleErrorRate, 0.5))
 	rates := logSpaced(1.5*cfg.NegligibleErrorRate, worst, 8)
 	low := logSpaced(0.02*cfg.SLOErrorRate, 0.7*cfg.SLOErrorRate, 6)
+	quiet := logSpaced(0.04*cfg.NegligibleErrorRate, 1.4*cfg.NegligibleErrorRate, 6)
 	e := &errorTests{
 		equal:          newOddsRatio(1, ratios),
 		margin:         newOddsRatio(cfg.MarginRatio, ratios),
@@ -58,6 +60,8 @@ func newErrorTests(cfg Config) *errorTests {
 		above:          newMixture(powerPrior(rates, 0), reserve, cfg.Hazard, noLimit),
 		sloRate:        newRate(cfg.SLOErrorRate, low),
 		below:          newMixture(powerPrior(low, 0), 0, cfg.Hazard, noLimit),
+		quietRate:      newRate(2*cfg.NegligibleErrorRate, quiet),
+		quiet:          newMixture(powerPrior(quiet, 0), 0, cfg.Hazard, noLimit),
 		marginLevels:   cfg.MarginAlpha / cfg.Alpha,
 	}
 	if cfg.KillErrorRate > 0 {
@@ -100,6 +104,8 @@ func (e *errorTests) observe(tick tickTotals, phi float64) {
 	e.above.add(e.negligibleRate.scores, phi)
 	e.sloRate.set(n, errs)
 	e.below.add(e.sloRate.scores, phi)
+	e.quietRate.set(float64(tick.stable.Requests), float64(tick.stable.Errors))
+	e.quiet.add(e.quietRate.scores, phi)
 	if e.killRate != nil {
 		e.killRate.set(n, errs)
 		e.kill[0].add(e.killRate.scores, phi)
@@ -109,7 +115,7 @@ func (e *errorTests) observe(tick tickTotals, phi float64) {
 }
 
 func (e *errorTests) endBlock() {
-	for _, m := range []*mixture{e.worse, e.alarm, e.beyond, e.noWorse, e.above, e.below, e.kill[0], e.kill[1]} {
+	for _, m := range []*mixture{e.worse, e.alarm, e.beyond, e.noWorse, e.above, e.below, e.quiet, e.kill[0], e.kill[1]} {
 		if m != nil {
 			m.endBlock()
 		}
@@ -171,9 +177,9 @@ func (e *errorTests) secondsToPass(cfg Config, candidate, stable, errorRate, phi
 	o.add(candidate, stable, float64(candidate*errorRate), float64(stable*errorRate))
 	seconds := e.noWorse.secondsTo(level, scaled(o.scores, phi))
 	if errorRate <= cfg.NegligibleErrorRate {
-		r := rate{hit: e.sloRate.hit, miss: e.sloRate.miss, scores: make([]float64, len(e.sloRate.hit))}
-		r.set(candidate, float64(candidate*errorRate))
-		seconds = min(seconds, e.below.secondsTo(level, scaled(r.scores, phi)))
+		seconds = min(seconds, max(
+			e.below.secondsTo(level, e.sloRate.drift(candidate, errorRate, phi)),
+			e.quiet.secondsTo(level, e.quietRate.drift(stable, errorRate, phi))))
 	}
 	return float64(chance * seconds)
 }

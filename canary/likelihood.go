@@ -55,3 +55,10 @@ func (r *rate) set(n, e float64) {
 		r.scores[i] = float64(e*r.hit[i]) + float64((n-e)*r.miss[i])
 	}
 }
+
+// drift is what one second of requests at a rate of errors adds on average.
+func (r *rate) drift(requests, errorRate, phi float64) []float64 {
+	mean := rate{hit: r.hit, miss: r.miss, scores: make([]float64, len(r.hit))}
+	mean.set(requests, float64(requests*errorRate))
+	return scaled(mean.scores, phi)
+}
