@@ -47,6 +47,7 @@ type Store struct {
 	tenants    *cardinality
 	previous   exports
 	families   families
+	rules      ruleState
 	now        func() time.Time
 }
 
@@ -99,6 +100,7 @@ func Open(dir string, o Options) (*Store, error) {
 
 // Close waits for running compactions and releases the directory.
 func (s *Store) Close() error {
+	s.stopRules()
 	if err := s.engine.Close(); err != nil {
 		return fmt.Errorf("close query engine: %w", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/promql/parser"
 
 	"github.com/headgate/headgate"
 )
@@ -36,29 +37,41 @@ type Series struct {
 // Instant evaluates a PromQL query at one time. A query that does not parse is
 // REQ_VALIDATION_FAILED, one that runs into a limit is UNAVAILABLE.
 func (s *Store) Instant(ctx context.Context, query string, at time.Time) ([]Sample, error) {
+	var out []Sample
+	err := s.instant(ctx, query, at, func(v parser.Value) error {
+		switch v := v.(type) {
+		case promql.Scalar:
+			out = []Sample{{Labels: map[string]string{}, Time: time.UnixMilli(v.T).UTC(), Value: v.V}}
+		case promql.Vector:
+			out = make([]Sample, 0, len(v))
+			for _, x := range v {
+				if x.H != nil {
+					return errNativeHistogram
+				}
+				out = append(out, Sample{Labels: x.Metric.Map(), Time: time.UnixMilli(x.T).UTC(), Value: x.F})
+			}
+		default:
+			return headgate.Invalidf("the query returns a %s; an instant query must return numbers", v.Type())
+		}
+		return nil
+	})
+	return out, err
+}
+
+var errNativeHistogram = headgate.Invalidf("the query returns native histograms; reduce them with histogram_quantile or histogram_count")
+
+// instant hands the result to use, which must not keep it.
+func (s *Store) instant(ctx context.Context, query string, at time.Time, use func(parser.Value) error) error {
 	q, err := s.engine.NewInstantQuery(ctx, s.db, nil, query, at)
 	if err != nil {
-		return nil, queryError(err)
+		return queryError(err)
 	}
 	defer q.Close()
 	res := q.Exec(ctx)
 	if res.Err != nil {
-		return nil, queryError(res.Err)
+		return queryError(res.Err)
 	}
-	switch v := res.Value.(type) {
-	case promql.Scalar:
-		return []Sample{{Labels: map[string]string{}, Time: time.UnixMilli(v.T).UTC(), Value: v.V}}, nil
-	case promql.Vector:
-		out := make([]Sample, 0, len(v))
-		for _, x := range v {
-			if x.H != nil {
-				return nil, headgate.Invalidf("the query returns native histograms; reduce them with histogram_quantile or histogram_count")
-			}
-			out = append(out, Sample{Labels: x.Metric.Map(), Time: time.UnixMilli(x.T).UTC(), Value: x.F})
-		}
-		return out, nil
-	}
-	return nil, headgate.Invalidf("the query returns a %s; an instant query must return numbers", res.Value.Type())
+	return use(res.Value)
 }
 
 // Number evaluates a query whose answer is at most one value. ok is false
@@ -81,27 +94,39 @@ func (s *Store) Number(ctx context.Context, query string, at time.Time) (v float
 // Range evaluates a PromQL query at every step from start to end, both
 // inclusive, at most 11 000 steps.
 func (s *Store) Range(ctx context.Context, query string, start, end time.Time, step time.Duration) ([]Series, error) {
+	var out []Series
+	err := s.ranged(ctx, query, start, end, step, func(m promql.Matrix) error {
+		out = make([]Series, 0, len(m))
+		for _, line := range m {
+			if len(line.Histograms) > 0 {
+				return errNativeHistogram
+			}
+			points := make([]Point, 0, len(line.Floats))
+			for _, p := range line.Floats {
+				points = append(points, Point{Time: time.UnixMilli(p.T).UTC(), Value: p.F})
+			}
+			out = append(out, Series{Labels: line.Metric.Map(), Points: points})
+		}
+		return nil
+	})
+	return out, err
+}
+
+// ranged hands the result to use, which must not keep it.
+func (s *Store) ranged(ctx context.Context, query string, start, end time.Time, step time.Duration, use func(promql.Matrix) error) error {
 	if err := checkRange(start, end, step); err != nil {
-		return nil, err
+		return err
 	}
 	q, err := s.engine.NewRangeQuery(ctx, s.db, nil, query, start, end, step)
 	if err != nil {
-		return nil, queryError(err)
+		return queryError(err)
 	}
 	defer q.Close()
 	m, err := q.Exec(ctx).Matrix()
 	if err != nil {
-		return nil, queryError(err)
+		return queryError(err)
 	}
-	out := make([]Series, 0, len(m))
-	for _, line := range m {
-		points := make([]Point, 0, len(line.Floats))
-		for _, p := range line.Floats {
-			points = append(points, Point{Time: time.UnixMilli(p.T).UTC(), Value: p.F})
-		}
-		out = append(out, Series{Labels: line.Metric.Map(), Points: points})
-	}
-	return out, nil
+	return use(m)
 }
 
 func checkRange(start, end time.Time, step time.Duration) error {

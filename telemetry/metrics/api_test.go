@@ -1,0 +1,244 @@
+package metrics_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/telemetry/metrics"
+)
+
+// apiServer serves a store; the bearer token is the tenant.
+func apiServer(t *testing.T, s *metrics.Store) *httptest.Server {
+	t.Helper()
+	h := s.Handler(func(r *http.Request) (string, error) {
+		tenant, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		if !ok {
+			return "", headgate.Errorf(headgate.CodeUnauthorized, headgate.ClassSecuritySensitive, "a credential is required")
+		}
+		if tenant == "operator" {
+			return "", nil
+		}
+		return tenant, nil
+	})
+	srv := httptest.NewServer(h)
+	t.Cleanup(srv.Close)
+	return srv
+}
+
+func get(t *testing.T, srv *httptest.Server, token, path string, form url.Values) (status int, body string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, srv.URL+"/api/v1/"+path, strings.NewReader(form.Encode()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	resp, err := srv.Client().Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var v any
+	if err := json.NewDecoder(resp.Body).Decode(&v); err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(text)
+}
+
+func twoTenants(t *testing.T, now time.Time) *metrics.Store {
+	t.Helper()
+	s := open(t, t.TempDir(), metrics.Options{})
+	mustAppend(t, s, "", export("v1", now).
+		counter("x", 1, map[string]any{"tenant_id": "acme", "acme_label": "a"}).
+		counter("x", 2, map[string]any{"tenant_id": "globex", "secret_label": "globex-secret"}))
+	return s
+}
+
+func TestQueryAPIAnswersAsPrometheusDoes(t *testing.T) {
+	t.Parallel()
+	now := time.UnixMilli(time.Now().UnixMilli())
+	srv := apiServer(t, twoTenants(t, now))
+	sec := fmt.Sprintf("%.3f", float64(now.UnixMilli())/1000)
+	number := strings.TrimRight(strings.TrimRight(sec, "0"), ".")
+	tests := []struct {
+		path string
+		form url.Values
+		want string
+	}{
+		{"query", url.Values{"query": {"sum(x_total)"}, "time": {sec}},
+			`{"data":{"result":[{"metric":{},"value":[` + number + `,"3"]}],"resultType":"vector"},"status":"success"}`},
+		{"query", url.Values{"query": {"1/0"}, "time": {sec}},
+			`{"data":{"result":[` + number + `,"+Inf"],"resultType":"scalar"},"status":"success"}`},
+		{"query_range", url.Values{"query": {"max(x_total)"}, "start": {sec}, "end": {sec}, "step": {"15s"}},
+			`{"data":{"result":[{"metric":{},"values":[[` + number + `,"2"]]}],"resultType":"matrix"},"status":"success"}`},
+		{"label/tenant_id/values", nil, `{"data":["acme","globex"],"status":"success"}`},
+		{"metadata", url.Values{"metric": {"x_total"}}, `{"data":{"x_total":[{"help":"","type":"counter","unit":""}]},"status":"success"}`},
+		{"rules", nil, `{"data":{"groups":[]},"status":"success"}`},
+		{"alerts", nil, `{"data":{"alerts":[]},"status":"success"}`},
+	}
+	for _, tt := range tests {
+		status, got := get(t, srv, "operator", tt.path, tt.form)
+		// Large numbers lose their exponent form in a comparison by text.
+		var a, b any
+		_ = json.Unmarshal([]byte(got), &a)
+		_ = json.Unmarshal([]byte(tt.want), &b)
+		if diff := cmp.Diff(b, a); status != http.StatusOK || diff != "" {
+			t.Errorf("%s: %d %s", tt.path, status, diff)
+		}
+	}
+}
+
+func TestTenantSeesOnlyItself(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	srv := apiServer(t, twoTenants(t, now))
+	for _, query := range []string{
+		`x_total`, `{__name__=~".+"}`, `x_total{tenant_id="globex"}`, `x_total{tenant_id=~".*"}`, `sum by (tenant_id, secret_label) (x_total)`,
+		`max_over_time(x_total[5m])`, `x_total offset 1s or x_total`, `label_replace(x_total, "a", "$1", "secret_label", "(.*)")`,
+		`max_over_time(max(x_total)[1m:10s])`, `x_total unless on() vector(0)`, `topk(1, x_total)`, `count_values("v", x_total)`,
+	} {
+		for _, path := range []string{"query", "query_range"} {
+			form := url.Values{"query": {query}, "start": {now.Format(time.RFC3339)}, "end": {now.Add(time.Second).Format(time.RFC3339)}, "step": {"1s"}}
+			status, got := get(t, srv, "acme", path, form)
+			if status != http.StatusOK && status != http.StatusBadRequest || strings.Contains(got, "globex") || strings.Contains(got, `,"2"]`) {
+				t.Errorf("%s %s: %d %s", path, query, status, got)
+			}
+		}
+	}
+	for path, form := range map[string]url.Values{
+		"series":                    {"match[]": {"x_total", `{tenant_id="globex"}`}},
+		"labels":                    nil,
+		"label/tenant_id/values":    nil,
+		"label/secret_label/values": {"match[]": {`{tenant_id="globex"}`}},
+	} {
+		status, got := get(t, srv, "acme", path, form)
+		if status != http.StatusOK || strings.Contains(got, "globex") || strings.Contains(got, "secret_label") {
+			t.Errorf("%s: %d %s", path, status, got)
+		}
+	}
+	if status, got := get(t, srv, "acme", "labels", nil); status != http.StatusOK || !strings.Contains(got, "acme_label") {
+		t.Errorf("own labels: %d %s", status, got)
+	}
+}
+
+func TestHostileTenantNameCannotWidenAQuery(t *testing.T) {
+	t.Parallel()
+	s := twoTenants(t, time.Now())
+	q, err := s.Enforce(`sum(x_total)`, `acme"} or x_total{tenant_id="globex`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok, err := s.Number(t.Context(), q, time.Now()); ok || err != nil {
+		t.Errorf("%s found something, %v", q, err)
+	}
+}
+
+func TestQueryAPIRefusals(t *testing.T) {
+	t.Parallel()
+	srv := apiServer(t, twoTenants(t, time.Now()))
+	for _, tt := range []struct {
+		token, path string
+		form        url.Values
+		want        int
+	}{
+		{"", "query", url.Values{"query": {"1"}}, http.StatusUnauthorized},
+		{"operator", "query", nil, http.StatusBadRequest},
+		{"operator", "query", url.Values{"query": {"sum("}}, http.StatusBadRequest},
+		{"acme", "query", url.Values{"query": {"sum("}}, http.StatusBadRequest},
+		{"operator", "query", url.Values{"query": {"1"}, "time": {"yesterday"}}, http.StatusBadRequest},
+		{"operator", "query", url.Values{"query": {"1"}, "timeout": {"-1"}}, http.StatusBadRequest},
+		{"operator", "query_range", url.Values{"query": {"1"}, "start": {"1"}, "end": {"1e9"}, "step": {"1"}}, http.StatusBadRequest},
+		{"operator", "query_range", url.Values{"query": {"1"}, "start": {"1"}, "end": {"2"}, "step": {"0"}}, http.StatusBadRequest},
+		{"operator", "query_range", url.Values{"query": {"1"}, "start": {"NaN"}, "end": {"2"}, "step": {"1"}}, http.StatusBadRequest},
+		{"operator", "series", nil, http.StatusBadRequest},
+		{"operator", "series", url.Values{"match[]": {"{"}}, http.StatusBadRequest},
+	} {
+		if status, body := get(t, srv, tt.token, tt.path, tt.form); status != tt.want || !strings.Contains(body, `"errorType"`) {
+			t.Errorf("%s %v: %d %s", tt.path, tt.form, status, body)
+		}
+	}
+}
+
+func TestRulesFireAndRecord(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	s := twoTenants(t, now)
+	const text = `
+groups:
+  - name: g
+    interval: 1s
+    rules:
+      - record: tenant:x:sum
+        expr: sum by (tenant_id) (x_total)
+      - alert: TooMuch
+        expr: sum by (tenant_id) (x_total) > 1
+        labels: {severity: P1}
+        annotations: {summary: "{{ $labels.tenant_id }} has {{ $value }}"}
+`
+	var mu sync.Mutex
+	var fired []metrics.Alert
+	logger := slog.New(slog.DiscardHandler)
+	if err := s.RunRules([]byte(text), logger, func(a metrics.Alert) {
+		mu.Lock()
+		defer mu.Unlock()
+		fired = append(fired, a)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	srv := apiServer(t, s)
+	deadline := time.Now().Add(15 * time.Second)
+	for {
+		mu.Lock()
+		n := len(fired)
+		mu.Unlock()
+		_, recorded, err := s.Number(t.Context(), `tenant:x:sum{tenant_id="globex"}`, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n > 0 && recorded {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("fired %d, recorded %v", n, recorded)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	mu.Lock()
+	a := fired[0]
+	mu.Unlock()
+	if a.Name != "TooMuch" || a.Labels["tenant_id"] != "globex" || a.Labels["severity"] != "P1" || a.Annotations["summary"] != "globex has 2" || a.Value != 2 || !a.Resolved.IsZero() {
+		t.Errorf("alert %+v", a)
+	}
+	if _, got := get(t, srv, "operator", "alerts", nil); !strings.Contains(got, `"state":"firing"`) {
+		t.Errorf("alerts: %s", got)
+	}
+	for _, path := range []string{"alerts", "rules"} {
+		if _, got := get(t, srv, "acme", path, nil); strings.Contains(got, "globex") || strings.Contains(got, "firing") {
+			t.Errorf("%s of another tenant: %s", path, got)
+		}
+	}
+	if err := s.RunRules([]byte(text), logger, nil); !errors.Is(err, headgate.Invalidf("")) {
+		t.Errorf("second rule file: %v", err)
+	}
+	if err := s.RunRules([]byte("groups: [{name: g, rules: [{record: a, expr: 'sum('}]}]"), logger, nil); err == nil || !strings.Contains(err.Error(), "not valid") {
+		t.Errorf("bad rules: %v", err)
+	}
+}
