@@ -1,10 +1,12 @@
 package proxy_test
 
 import (
+	"context"
 	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -83,4 +85,51 @@ func load(b *testing.B, url string) {
 	}
 	wg.Wait()
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "req/s")
+}
+
+// BenchmarkRollback measures, under load, from the decision to roll back until
+// the candidate gets its last request. Each iteration is one rollback.
+func BenchmarkRollback(b *testing.B) {
+	var last atomic.Int64
+	stable := serve(b, "v1", says("v1"))
+	candidate := serve(b, "v2", func(w http.ResponseWriter, _ *http.Request) {
+		last.Store(time.Now().UnixNano())
+		_, _ = w.Write([]byte("v2"))
+	})
+	p, url := start(b, proxy.Config{Stable: stable, StatePath: b.TempDir() + "/state.json"})
+	ctx, stop := context.WithCancel(b.Context())
+	var wg sync.WaitGroup
+	for range 32 {
+		wg.Go(func() {
+			client := &fasthttp.HostClient{Addr: strings.TrimPrefix(url, "http://")}
+			defer client.CloseIdleConnections()
+			for ctx.Err() == nil {
+				if status, _, err := client.Get(nil, url); err != nil || status != http.StatusOK {
+					b.Errorf("answered %d: %v", status, err)
+					return
+				}
+			}
+		})
+	}
+	split := allToCandidate(stable, candidate)
+	var took []time.Duration
+	for b.Loop() {
+		split.Share = 1
+		apply(b, p, split)
+		split.Epoch++
+		for before := last.Load(); last.Load() == before; {
+			time.Sleep(time.Millisecond)
+		}
+		split.Share = 0
+		decided := time.Now()
+		apply(b, p, split)
+		split.Epoch++
+		time.Sleep(20 * time.Millisecond) // the stragglers, if any
+		took = append(took, max(0, time.Duration(last.Load()-decided.UnixNano())))
+	}
+	stop()
+	wg.Wait()
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "p50-ms")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
 }

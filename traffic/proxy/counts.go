@@ -126,13 +126,12 @@ func (c *counters) read(at time.Time, bootID string) rollout.Counts {
 type tally struct {
 	cell  *cell // nil for testers
 	start time.Time
-	now   func() time.Time
 	done  bool
 }
 
 // answered records a backend's answer.
 func (t *tally) answered(status int) {
-	t.record(canary.BucketOf(t.now().Sub(t.start).Seconds()), status >= 500)
+	t.record(canary.BucketOf(time.Since(t.start).Seconds()), status >= 500)
 }
 
 // failed records that the assigned backend did not answer, or not to the end.

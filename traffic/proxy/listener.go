@@ -47,9 +47,9 @@ func (c *clientConn) proto() string {
 	return "http"
 }
 
-// sort finds out what a new connection speaks and hands it to the server for
-// it.
-func (p *Proxy) sort(c net.Conn) {
+// classify finds out what a new connection speaks and hands it to the server
+// for it.
+func (p *Proxy) classify(c net.Conn) {
 	unblock := context.AfterFunc(p.closing, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
 	defer unblock()
 	ip, _, err := net.SplitHostPort(c.RemoteAddr().String())

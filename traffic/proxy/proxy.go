@@ -84,7 +84,6 @@ const maxHeaderBytes = 32 << 10
 // [NewClient] does so for a proxy in another process.
 type Proxy struct {
 	cfg      Config
-	now      func() time.Time
 	bootID   string
 	route    atomic.Pointer[route]
 	counters *counters
@@ -138,7 +137,7 @@ func New(cfg Config) (*Proxy, error) {
 		return nil, err
 	}
 	p := &Proxy{
-		cfg: cfg, now: time.Now, bootID: headgate.NewID("boot"), counters: newCounters(cfg.MaxTenants),
+		cfg: cfg, bootID: headgate.NewID("boot"), counters: newCounters(cfg.MaxTenants),
 		dropped: dropped(cfg.TrustForwarded), http1: newHandoff(), http2: newHandoff(),
 	}
 	p.closing, p.close = context.WithCancel(context.Background())
@@ -214,7 +213,7 @@ func (p *Proxy) Serve(ln net.Listener) error {
 		case p.enter():
 			go func() {
 				defer p.running.Done()
-				p.sort(c)
+				p.classify(c)
 			}()
 		default:
 			_ = c.Close()
@@ -293,7 +292,7 @@ func (p *Proxy) status(r *route) rollout.Status {
 	if r.cand != nil {
 		st.Backends = append(st.Backends, rollout.BackendStatus{Backend: r.cand.Backend, Arm: headgate.Candidate, Healthy: r.cand.healthy.Load()})
 	}
-	if now := p.now(); r.leased(now) {
+	if now := time.Now(); r.leased(now) {
 		st.Share, st.LeaseRemaining = r.split.Share, r.until.Sub(now)
 	}
 	return st
@@ -301,5 +300,5 @@ func (p *Proxy) status(r *route) rollout.Status {
 
 // Counts implements [rollout.Router].
 func (p *Proxy) Counts(context.Context) (rollout.Counts, error) {
-	return p.counters.read(p.now().UTC().Round(0), p.bootID), nil
+	return p.counters.read(time.Now().UTC().Round(0), p.bootID), nil
 }

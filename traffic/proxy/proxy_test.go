@@ -39,7 +39,7 @@ func says(text string) http.HandlerFunc {
 func newClient(t testing.TB) *http.Client {
 	c := &http.Client{
 		Timeout:       10 * time.Second,
-		Transport:     &http.Transport{DisableCompression: true},
+		Transport:     &http.Transport{DisableCompression: true, ExpectContinueTimeout: 5 * time.Second},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	t.Cleanup(c.CloseIdleConnections)
@@ -281,6 +281,10 @@ func TestBodiesPassUnchanged(t *testing.T) {
 		if resp, got := do(t, c, "PUT", url+"/", struct{ io.Reader }{strings.NewReader(body)}); got != body {
 			t.Errorf("%d chunked bytes came back as %d (length %s)", len(body), len(got), resp.Header.Get("X-Length"))
 		}
+	}
+	sent++
+	if resp, got := do(t, c, "POST", url+"/", strings.NewReader(big), "Expect", "100-continue"); got != big {
+		t.Errorf("a body sent after 100-continue: %d, %d bytes", resp.StatusCode, len(got))
 	}
 	sent++
 	if resp, _ := do(t, c, "POST", url+"/none", nil); resp.StatusCode != http.StatusNoContent {

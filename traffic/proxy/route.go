@@ -49,9 +49,9 @@ type decision struct {
 // ejected is served by stable and counted as the candidate's error: hiding it
 // would make a dead candidate look like one without traffic.
 func (p *Proxy) decide(c caller) decision {
-	now := p.now()
+	now := time.Now()
 	r := p.route.Load()
-	d := decision{arm: headgate.Stable, backend: r.stable, stable: r.stable, tally: tally{start: now, now: p.now}}
+	d := decision{arm: headgate.Stable, backend: r.stable, stable: r.stable, tally: tally{start: now}}
 	leased := r.leased(now)
 	if c.tester != "" && p.isTester(c) {
 		if leased {
@@ -87,7 +87,7 @@ func (p *Proxy) isTester(c caller) bool {
 // install makes s the route in force. The caller holds p.applying.
 func (p *Proxy) install(s rollout.Split) (*route, error) {
 	cur := p.route.Load()
-	now := p.now()
+	now := time.Now()
 	if err := rollout.Supersede(cur.epoch, cur.split, cur.leased(now), s); err != nil {
 		return nil, err
 	}
