@@ -10,6 +10,7 @@ import (
 	"github.com/headgate/headgate/control"
 	"github.com/headgate/headgate/feedback"
 	"github.com/headgate/headgate/gate"
+	"github.com/headgate/headgate/rollback"
 	"github.com/headgate/headgate/rollout"
 )
 
@@ -77,7 +78,7 @@ func (s *server) registerRollout(a huma.API) {
 			return answer(ctx, d, err)
 		})
 	huma.Register(a, op(http.MethodPost, "/internal/release/rollback/execute", "execute-rollback", "Roll a release back when a breach has lasted"),
-		func(ctx context.Context, in *bodyOf[rollbackRequest]) (*reply[control.RollbackResponse], error) {
+		func(ctx context.Context, in *bodyOf[rollbackRequest]) (*reply[rollback.Result], error) {
 			b := in.Body
 			res, err := s.Plane.ExecuteRollback(ctx, caller(ctx), control.RollbackRequest{
 				ReleaseID: b.ReleaseID, ConsecutiveThreshold: or(b.Threshold, 2), Breaches: b.Breaches,

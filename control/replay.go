@@ -148,7 +148,7 @@ func (s *Service) vars(tenant string) replay.Vars {
 }
 
 func (p *Plane) target(s *Service, url string) replay.Target {
-	return replay.Target{BaseURL: strings.TrimSuffix(url, "/"), Credential: s.Credential, Now: p.o.Now}
+	return replay.Target{BaseURL: strings.TrimSuffix(url, "/"), Credential: s.Credential, TenantHeader: s.TenantHeader, Now: p.o.Now}
 }
 
 func (p *Plane) execute(ctx context.Context, s *Service, url string, v replay.Vars) (replay.Run, error) {
@@ -285,8 +285,11 @@ func (p *Plane) isolationInput(ctx context.Context, releaseID string, in *gate.I
 	if err != nil {
 		return nil, err
 	}
-	n := int64(len(iso.Probes) - iso.Inconclusive)
+	n := int64(len(iso.Probes))
 	origin = gate.Origin{Samples: &n, Source: "isolation.json"}
+	if iso.Inconclusive > 0 {
+		origin.Broken = fmt.Sprintf("%d of %d isolation probes prove nothing", iso.Inconclusive, n)
+	}
 	in.Origins["tenant_scope_violations"], in.Origins["auth_bypass_findings"] = origin, origin
 	in.Metrics["tenant_scope_violations"], in.Metrics["auth_bypass_findings"] = iso.TenantScopeViolations, iso.AuthBypassFindings
 	return []evidence.Input{blob}, nil

@@ -143,51 +143,49 @@ type RollbackRequest struct {
 	Breaches             []headgate.Breach `json:"breaches"`
 }
 
-// RollbackResponse is the contract's answer.
-type RollbackResponse struct {
-	ReleaseID          string               `json:"release_id"`
-	Triggered          bool                 `json:"triggered"`
-	TriggerGate        *headgate.Gate       `json:"trigger_gate"`
-	RollbackOrder      []headgate.Component `json:"rollback_order"`
-	ReplayVerification *ReplayParse         `json:"replay_verification"`
-	ElapsedMinutes     float64              `json:"elapsed_minutes"`
-	CompletedWithin30m bool                 `json:"rollback_completed_within_30m"`
-	ServiceRestored    bool                 `json:"service_restored"`
-	Steps              []rollback.Step      `json:"steps,omitempty"`
-}
-
 // rollbackWait bounds how long a request waits for the pipeline's rollback.
 const rollbackWait = 2 * time.Minute
 
 // ExecuteRollback rolls a release back when a breach has lasted. A release in
 // the pipeline is rolled back by the pipeline; any other at once.
-func (p *Plane) ExecuteRollback(ctx context.Context, who access.Identity, req RollbackRequest) (RollbackResponse, error) {
-	out := RollbackResponse{ReleaseID: req.ReleaseID, RollbackOrder: headgate.RollbackOrder()}
+func (p *Plane) ExecuteRollback(ctx context.Context, who access.Identity, req RollbackRequest) (rollback.Result, error) {
 	if err := rollback.Validate(req.ConsecutiveThreshold, req.Breaches); err != nil {
-		return out, err
+		return rollback.Result{}, err
 	}
 	g, ok := rollback.Triggered(req.ConsecutiveThreshold, req.Breaches)
 	if !ok {
-		return out, nil
+		return rollback.NotTriggered(req.ReleaseID), nil
 	}
-	out.Triggered, out.TriggerGate = true, &g
 	s, rec, err := p.serviceOf(ctx, req.ReleaseID)
 	if err != nil {
-		return out, err
+		return rollback.Result{}, err
 	}
 	rb, err := p.rollBackNow(ctx, who, s, rec, req, g)
 	if err != nil {
-		return out, err
+		return rollback.Result{}, err
 	}
-	elapsed := rb.Elapsed(p.o.Now())
-	out.ElapsedMinutes = elapsed.Minutes()
-	out.ServiceRestored = !rb.Frozen() && rb.Replay != nil && rb.Replay.Status == rollback.JobSucceeded
-	out.CompletedWithin30m = !rb.CompletedAt.IsZero() && rb.CompletedAt.Sub(rb.TriggeredAt) <= 30*time.Minute
-	out.Steps = rb.Steps
-	if rb.Replay != nil {
-		out.ReplayVerification = &ReplayParse{JobID: rb.Replay.JobID, Status: string(rb.Replay.Status)}
+	return rb.Result(p.o.Now()), nil
+}
+
+// ResumeRollbacks goes on with rollbacks that were under way when the process
+// ended and that no release of the pipeline goes on with itself.
+func (p *Plane) ResumeRollbacks(ctx context.Context) error {
+	for _, s := range p.Services() {
+		active, err := p.o.Store.Active(ctx, s.Name)
+		if err != nil {
+			return err
+		}
+		for _, rb := range active {
+			rec, err := p.o.Store.Release(ctx, rb.ReleaseID)
+			if err == nil && !rec.Done() {
+				continue
+			}
+			if _, err := s.Rollback.Resume(ctx, rb.ID); err != nil {
+				return err
+			}
+		}
 	}
-	return out, nil
+	return nil
 }
 
 func (p *Plane) rollBackNow(ctx context.Context, who access.Identity, s *Service, rec *pipeline.Record, req RollbackRequest, g headgate.Gate) (rollback.Rollback, error) {
@@ -201,6 +199,8 @@ func (p *Plane) rollBackNow(ctx context.Context, who access.Identity, s *Service
 	if err != nil {
 		return rollback.Rollback{}, err
 	}
+	// The rollback outlives a client that hangs up.
+	ctx = context.WithoutCancel(ctx)
 	rb, err := s.Rollback.Execute(ctx, rollback.Request{
 		ReleaseID: req.ReleaseID, TenantID: who.TenantID, Gate: g, Breaches: req.Breaches,
 		Targets: s.targets(rec, state), Actor: who.Name, Reason: "rollback requested over the API",

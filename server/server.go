@@ -248,6 +248,11 @@ func (s *Server) Start(ctx context.Context) error {
 	s.running.Go(func() { s.plane.RunSealer(ctx) })
 	s.running.Go(func() { s.keepRouters(ctx) })
 	s.running.Go(func() {
+		if err := s.plane.ResumeRollbacks(ctx); err != nil && ctx.Err() == nil {
+			s.o.Logger.ErrorContext(ctx, "a rollback from before the start does not go on", slog.Any("error", err))
+		}
+	})
+	s.running.Go(func() {
 		if err := s.http.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
 			s.report(err)
 		}

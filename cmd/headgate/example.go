@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"fmt"
 	"io/fs"
 	"os"
@@ -13,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/headgate/headgate/examples/bidding"
+	biddingclient "github.com/headgate/headgate/examples/bidding/client"
 	biddingcmd "github.com/headgate/headgate/examples/bidding/cmd"
 )
 
@@ -117,24 +117,20 @@ func (e *example) localise(yaml []byte) []byte {
 	return yaml
 }
 
-func (e *example) makeTokens() error {
+func (e *example) makeTokens() (err error) {
 	path := filepath.Join(e.dir, "tokens.json")
-	if b, err := os.ReadFile(path); err == nil {
-		return json.Unmarshal(b, &e.tokens)
+	if _, err := os.Stat(path); err == nil {
+		e.tokens, err = biddingclient.ReadTokens(path)
+		return err
 	}
 	e.tokens = map[string]string{}
 	for _, tenant := range exampleTenants {
-		token := "bid_" + rand.Text()
-		e.tokens[tenant] = token
-		if err := os.WriteFile(filepath.Join(e.dir, "tokens", tenant), []byte(token+"\n"), 0o600); err != nil {
+		e.tokens[tenant] = "bid_" + rand.Text()
+		if err := os.WriteFile(filepath.Join(e.dir, "tokens", tenant), []byte(e.tokens[tenant]+"\n"), 0o600); err != nil {
 			return err
 		}
 	}
-	b, err := json.Marshal(e.tokens)
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(path, b, 0o600)
+	return biddingclient.WriteTokens(path, e.tokens)
 }
 
 // startVersion starts an API and a worker of a version on the production
