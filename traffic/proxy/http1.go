@@ -105,7 +105,7 @@ func hasFold(line []byte, prefix string) bool {
 // hopByHop headers concern one connection and are never passed on.
 var hopByHop = []string{
 	"Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate",
-	"Proxy-Authorization", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
+	"Proxy-Authorization", "Te", "Transfer-Encoding", "Upgrade",
 }
 
 // dropped returns the request headers that the proxy consumes or sets itself.
@@ -122,7 +122,9 @@ func dropped(trustForwarded bool) []string {
 func (p *Proxy) prepare(h *fasthttp.RequestHeader, conn *clientConn) {
 	for _, value := range h.PeekAll(fasthttp.HeaderConnection) {
 		for name := range strings.SplitSeq(string(value), ",") {
-			h.Del(strings.TrimSpace(name))
+			if name = strings.TrimSpace(name); !p.keep(name) {
+				h.Del(name)
+			}
 		}
 	}
 	present := make([]string, 0, 8)
@@ -155,6 +157,17 @@ func (p *Proxy) prepare(h *fasthttp.RequestHeader, conn *clientConn) {
 	h.Set(fasthttp.HeaderXForwardedFor, forwardedFor)
 	h.Set(fasthttp.HeaderXForwardedProto, proto)
 	h.SetBytesV(fasthttp.HeaderXForwardedHost, host)
+}
+
+// keep reports headers that a client may not take away by naming them in
+// Connection: they say where the body ends and what the decision was made from.
+func (p *Proxy) keep(name string) bool {
+	for _, kept := range []string{"Content-Length", "Transfer-Encoding", "Host", p.cfg.TenantHeader, p.cfg.SessionHeader, "Authorization"} {
+		if strings.EqualFold(name, kept) {
+			return true
+		}
+	}
+	return false
 }
 
 // exchange sends the request and reads the answer's header. It tries again
@@ -227,7 +240,7 @@ func (p *Proxy) answer(ctx *fasthttp.RequestCtx, resp *fasthttp.Response, d *dec
 		d.tally.answered(resp.StatusCode())
 	}
 	body := &responseBody{
-		stream: resp.BodyStream(), resp: resp, tally: d.tally, status: resp.StatusCode(),
+		stream: resp.BodyStream(), resp: resp, out: &out.Header, tally: d.tally, status: resp.StatusCode(),
 		conn: ctx.Conn().(*clientConn), idle: p.cfg.IdleTimeout, armed: time.Now(),
 	}
 	if endless {
@@ -338,6 +351,7 @@ func (b *requestBody) Read(buf []byte) (int, error) {
 type responseBody struct {
 	stream io.Reader
 	resp   *fasthttp.Response
+	out    *fasthttp.ResponseHeader
 	tally  tally
 	status int
 	conn   *clientConn
@@ -363,6 +377,9 @@ func (b *responseBody) Read(buf []byte) (int, error) {
 		err = io.EOF
 	case err == io.EOF:
 		b.tally.answered(b.status)
+		for _, key := range b.resp.Header.PeekTrailerKeys() {
+			b.out.SetBytesKV(key, b.resp.Header.PeekBytes(key))
+		}
 	case err != nil:
 		b.tally.failed()
 	}

@@ -204,6 +204,45 @@ func TestRequestHeader(t *testing.T) {
 	}
 }
 
+func TestConnectionHeaderCannotDropTheBody(t *testing.T) {
+	t.Parallel()
+	_, url := start(t, proxy.Config{Stable: serve(t, "v1", func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		_, _ = fmt.Fprintf(w, "%s for %s", body, r.Header.Get("X-Tenant-Id"))
+	})})
+	for _, body := range []io.Reader{strings.NewReader("hello"), struct{ io.Reader }{strings.NewReader("hello")}} {
+		resp, got := do(t, newClient(t), "POST", url, body, "Connection", "content-length, transfer-encoding, host, x-tenant-id", "X-Tenant-Id", "acme")
+		if got != "hello for acme" {
+			t.Errorf("%d %q", resp.StatusCode, got)
+		}
+	}
+}
+
+func TestTrailers(t *testing.T) {
+	t.Parallel()
+	_, url := start(t, proxy.Config{Stable: serve(t, "v1", func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.ReadAll(r.Body)
+		w.Header().Set("Trailer", "X-Sum")
+		_, _ = io.WriteString(w, "body")
+		w.(http.Flusher).Flush()
+		w.Header().Set("X-Sum", "42"+r.Trailer.Get("X-Sent"))
+	})})
+	req, err := http.NewRequestWithContext(t.Context(), "POST", url, struct{ io.Reader }{strings.NewReader("x")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Trailer = http.Header{"X-Sent": {"sent"}}
+	resp, err := newClient(t).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(resp.Body)
+	_ = resp.Body.Close()
+	if err != nil || string(body) != "body" || resp.Trailer.Get("X-Sum") != "42sent" {
+		t.Errorf("got %q, trailers %v, %v", body, resp.Trailer, err)
+	}
+}
+
 func TestUnusualTargets(t *testing.T) {
 	t.Parallel()
 	_, url := start(t, proxy.Config{Stable: serve(t, "v1", func(w http.ResponseWriter, r *http.Request) {
