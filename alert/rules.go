@@ -24,24 +24,24 @@ const (
 // The kinds of event that raise or end alerts. Those who write the audit trail
 // own them; a judge imports no actor, so that a test keeps the two alike.
 const (
-	evStageFinished      = "stage_finished"
-	evGateEvaluated      = "gate_evaluated"
-	evCanaryStarted      = "canary_started"
-	evCanaryVerdict      = "canary_verdict"
-	evTrafficOnStable    = "traffic_on_stable"
-	evRollbackTriggered  = "rollback_triggered"
-	evRollbackRetry      = "rollback_retry"
-	evRollbackEscalated  = "rollback_step_escalated"
-	evRollbackExecuted   = "rollback_executed"
-	evRollbackVerified   = "rollback_replay_verified"
-	evRollbackOverdue    = "rollback_deadline_exceeded"
-	evRollbackFinished   = "rollback_finished"
-	evReleaseCreated     = "release_created"
-	evReleasePromoted    = "release_promoted"
-	evReleaseBlocked     = "release_blocked"
-	evReleaseAborted     = "release_aborted"
-	evReleaseRolledBack  = "release_rolled_back"
-	evReleaseInconclusve = "release_inconclusive"
+	evStageFinished       = "stage_finished"
+	evGateEvaluated       = "gate_evaluated"
+	evCanaryStarted       = "canary_started"
+	evCanaryVerdict       = "canary_verdict"
+	evTrafficOnStable     = "traffic_on_stable"
+	evRollbackTriggered   = "rollback_triggered"
+	evRollbackRetry       = "rollback_retry"
+	evRollbackEscalated   = "rollback_step_escalated"
+	evRollbackExecuted    = "rollback_executed"
+	evRollbackVerified    = "rollback_replay_verified"
+	evRollbackOverdue     = "rollback_deadline_exceeded"
+	evRollbackFinished    = "rollback_finished"
+	evReleaseCreated      = "release_created"
+	evReleasePromoted     = "release_promoted"
+	evReleaseBlocked      = "release_blocked"
+	evReleaseAborted      = "release_aborted"
+	evReleaseRolledBack   = "release_rolled_back"
+	evReleaseInconclusive = "release_inconclusive"
 )
 
 // rule says what an alert means and when it is over.
@@ -119,7 +119,7 @@ func classify(ev headgate.Event) string {
 		return rollbackStuck
 	case ev.Kind == evCanaryVerdict && ev.Verdict == headgate.Broken:
 		return telemetryBroken
-	case ev.Kind == evReleaseInconclusve:
+	case ev.Kind == evReleaseInconclusive:
 		return releaseInconclusive
 	}
 	return ""
@@ -160,7 +160,7 @@ func securityPassed(ev headgate.Event) bool {
 // endedWithoutUsers reports whether a release is over and nobody meets it.
 func endedWithoutUsers(kind string) bool {
 	switch kind {
-	case evReleaseBlocked, evReleaseAborted, evReleaseRolledBack, evReleaseInconclusve:
+	case evReleaseBlocked, evReleaseAborted, evReleaseRolledBack, evReleaseInconclusive:
 		return true
 	}
 	return false

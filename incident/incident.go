@@ -9,16 +9,19 @@
 package incident
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net/http"
+	"net/url"
+	"sync"
 	"time"
 
 	"github.com/headgate/headgate"
 	"github.com/headgate/headgate/alert"
 )
 
-// Config configures a [Notifier]. The zero value logs alerts and sends nothing.
+// Config configures a [Notifier]. The zero value sends nothing.
 type Config struct {
 	// Webhook is the http or https address that receives alerts; empty for
 	// none, and then they are logged only.
@@ -49,22 +52,259 @@ type Counts struct {
 
 // Notifier holds the alerts in hand and tells people about them. Make one with
 // [New], own it with [Notifier.Run].
-type Notifier struct{ cfg Config }
+type Notifier struct {
+	cfg    Config
+	client *http.Client
+	host   string // what may be said of the webhook's address
+	wake   chan struct{}
+
+	mu     sync.Mutex
+	groups map[groupKey]*group
+	held   int // alerts in all groups, at most cfg.Capacity
+	counts Counts
+}
 
 // New returns a notifier. A webhook that is not an http or https address is a
 // CONFIG_INVALID error.
-func New(cfg Config) (*Notifier, error) { return &Notifier{cfg: cfg}, nil }
+func New(cfg Config) (*Notifier, error) {
+	cfg.Timeout = cmp.Or(cfg.Timeout, 5*time.Second)
+	cfg.Capacity = cmp.Or(cfg.Capacity, 256)
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	n := &Notifier{
+		cfg: cfg, wake: make(chan struct{}, 1), groups: map[groupKey]*group{},
+		client: &http.Client{
+			Transport: cfg.Transport, Timeout: cfg.Timeout,
+			// Following would show the address, in Referer, to whoever is next.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+	}
+	if cfg.Webhook != "" {
+		u, err := url.Parse(cfg.Webhook)
+		if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+			return nil, headgate.Errorf(headgate.CodeConfigInvalid, headgate.ClassValidation,
+				"the webhook for alerts must be an http or https address; set OBS_ALERT_WEBHOOK to one or leave it out")
+		}
+		n.host = u.Host
+	}
+	return n, nil
+}
 
 // Notify takes an alert in hand. It never blocks. An alert whose fingerprint
 // is in hand already is not told again.
-func (n *Notifier) Notify(a alert.Alert) {}
+func (n *Notifier) Notify(a alert.Alert) {
+	switch n.take(a) {
+	case taken:
+		n.log(slog.LevelWarn, "alert", a)
+		n.poke()
+	case dropped:
+		n.log(slog.LevelError, "alert dropped: too many are in hand", a)
+	case repeated:
+	}
+}
+
+type reception int
+
+const (
+	taken reception = iota
+	repeated
+	dropped
+)
+
+func (n *Notifier) take(a alert.Alert) reception {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	key := groupKey{a.Name, a.Service}
+	g := n.groups[key]
+	if g != nil {
+		if h := g.find(a.Fingerprint); h != nil {
+			if h.endedAt.IsZero() {
+				n.counts.Repeated++
+				return repeated
+			}
+			h.Alert, h.endedAt, h.overdue = a, time.Time{}, false
+			return taken
+		}
+	}
+	if n.held >= n.cfg.Capacity {
+		n.counts.Dropped++
+		return dropped
+	}
+	if g == nil {
+		g = &group{key: key}
+		n.groups[key] = g
+	}
+	g.hands = append(g.hands, &hand{Alert: a})
+	n.held++
+	return taken
+}
 
 // Resolve ends the alerts in hand that ev ends. It never blocks.
-func (n *Notifier) Resolve(ev headgate.Event) {}
+func (n *Notifier) Resolve(ev headgate.Event) {
+	var ended []alert.Alert
+	n.mu.Lock()
+	for _, g := range n.groups {
+		for _, h := range g.hands {
+			if h.endedAt.IsZero() && h.EndedBy(ev) {
+				h.endedAt = ev.Time
+				ended = append(ended, h.Alert)
+			}
+		}
+	}
+	n.mu.Unlock()
+	for _, a := range ended {
+		n.log(slog.LevelInfo, "alert is over", a)
+	}
+	if len(ended) > 0 {
+		n.poke()
+	}
+}
 
 // Counts returns what has happened so far.
-func (n *Notifier) Counts() Counts { return Counts{} }
+func (n *Notifier) Counts() Counts {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.counts
+}
 
 // Run tells people until ctx ends; then it tries once to send what is left,
 // for at most the request timeout, and returns.
-func (n *Notifier) Run(ctx context.Context) { <-ctx.Done() }
+func (n *Notifier) Run(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		timer.Reset(n.round(ctx))
+		select {
+		case <-ctx.Done():
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), n.cfg.Timeout)
+			defer cancel()
+			n.forgiveFailures()
+			n.round(last)
+			return
+		case <-n.wake:
+		case <-timer.C:
+		}
+	}
+}
+
+func (n *Notifier) poke() {
+	select {
+	case n.wake <- struct{}{}:
+	default:
+	}
+}
+
+// idle is how long a round sleeps when nothing is due.
+const idle = time.Hour
+
+// round sends what is due, the most severe first, and returns how long nothing
+// will be.
+func (n *Notifier) round(ctx context.Context) time.Duration {
+	for _, a := range n.escalate(time.Now()) {
+		n.log(slog.LevelError, "alert is past its deadline", a)
+	}
+	for {
+		l, wait := n.next(time.Now())
+		if l == nil {
+			return wait
+		}
+		n.deliver(ctx, l)
+	}
+}
+
+// escalate marks the alerts whose deadline has passed, each once.
+func (n *Notifier) escalate(now time.Time) []alert.Alert {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var late []alert.Alert
+	for _, g := range n.groups {
+		for _, h := range g.hands {
+			if h.endedAt.IsZero() && !h.overdue && !now.Before(h.Deadline) {
+				h.overdue = true
+				late = append(late, h.Alert)
+			}
+		}
+	}
+	return late
+}
+
+// next returns the letter of the most severe group that is due, or nil and the
+// time until one is.
+func (n *Notifier) next(now time.Time) (*letter, time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	wait := idle
+	var due *group
+	for _, g := range n.groups {
+		for _, h := range g.hands {
+			if h.endedAt.IsZero() && !h.overdue {
+				wait = min(wait, h.Deadline.Sub(now))
+			}
+		}
+		switch {
+		case !g.dirty():
+		case now.Before(g.notBefore):
+			wait = min(wait, g.notBefore.Sub(now))
+		case due == nil || g.before(due):
+			due = g
+		}
+	}
+	if due == nil {
+		return nil, max(wait, 0)
+	}
+	return due.letter(), 0
+}
+
+// deliver sends a letter and keeps what came of it.
+func (n *Notifier) deliver(ctx context.Context, l *letter) {
+	err := n.send(ctx, l)
+	result := outcomeOf(err)
+
+	n.mu.Lock()
+	l.group.settle(l, result, time.Now())
+	n.held -= l.group.dropTold()
+	if len(l.group.hands) == 0 {
+		delete(n.groups, l.group.key)
+	}
+	attempts := l.group.attempts
+	switch {
+	case n.cfg.Webhook == "":
+	case result == delivered:
+		n.counts.Delivered++
+	case result == failed:
+		n.counts.Failed++
+	case result == refused:
+		n.counts.Refused++
+	}
+	n.mu.Unlock()
+
+	attrs := []slog.Attr{
+		slog.String("alert", l.group.key.name), slog.String("service", l.group.key.service), slog.String("receiver", n.host),
+	}
+	switch result {
+	case failed:
+		attrs = append(attrs, slog.Int("attempts", attempts), slog.Any("error", err))
+		n.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "alerts did not arrive; they are sent again", attrs...)
+	case refused:
+		attrs = append(attrs, slog.Any("error", err))
+		n.cfg.Logger.LogAttrs(ctx, slog.LevelError, "the receiver refuses alerts; check OBS_ALERT_WEBHOOK", attrs...)
+	case delivered:
+	}
+}
+
+// forgiveFailures makes every group due at once.
+func (n *Notifier) forgiveFailures() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, g := range n.groups {
+		g.notBefore = time.Time{}
+	}
+}
+
+func (n *Notifier) log(level slog.Level, msg string, a alert.Alert) {
+	n.cfg.Logger.LogAttrs(context.Background(), level, msg,
+		slog.String("alert", a.Name), slog.String("severity", string(a.Severity)), slog.String("service", a.Service),
+		slog.String("release_id", a.ReleaseID), slog.String("summary", a.Summary), slog.String("on_call", a.OnCall),
+		slog.String("runbook", a.Runbook), slog.Time("deadline", a.Deadline), slog.String("fingerprint", a.Fingerprint))
+}
