@@ -104,7 +104,8 @@ func (a *app) root() *cobra.Command {
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newServeCommand(a), newProxyCommand(a), newExampleCommand(a))
+	root.AddCommand(newServeCommand(a), newProxyCommand(a), newExampleCommand(a), newDemoCommand(a),
+		newReleaseCommand(a))
 	return root
 }
 
