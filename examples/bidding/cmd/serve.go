@@ -9,7 +9,9 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -39,7 +41,9 @@ func processCommand(use, short string, api, work bool) *cobra.Command {
 	p := process{api: api, worker: work}
 	c := &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
 		p.ready = func(addr string) { fmt.Fprintf(c.OutOrStdout(), "ready http://%s\n", addr) }
-		return p.run(c.Context())
+		ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM)
+		defer stop()
+		return p.run(ctx)
 	}}
 	f := c.Flags()
 	if api {
