@@ -296,14 +296,14 @@ func (d *demo) show(rows []demoRow, asJSON bool) error {
 			why = string(r.StoppedAt) + ": " + why
 		}
 		cells = append(cells, []string{
-			r.ReleaseID, string(r.Outcome), why, seconds(r.DetectionS), seconds(r.RestoredS),
+			r.ReleaseID, string(r.Outcome), why, demoSeconds(r.DetectionS), demoSeconds(r.RestoredS),
 			fmt.Sprint(r.FailedRequests), fmt.Sprint(r.CandidateRequests), fmt.Sprint(r.Evidence),
 		})
 	}
 	return d.a.table([]string{"release", "outcome", "why", "detected", "restored", "failed", "candidate", "evidence"}, cells)
 }
 
-func seconds(s float64) string {
+func demoSeconds(s float64) string {
 	if s == 0 {
 		return "–"
 	}
