@@ -7,11 +7,13 @@ import "math"
 type errorTests struct {
 	equal, margin, worst *oddsRatio
 
-	// worse bets against "odds ratio ≤ 1", damped by blocks; sudden does so for
-	// large ratios alone, damped by shorter blocks; alarm is undamped; beyond
-	// bets against "odds ratio ≤ margin".
+	// worse bets against "odds ratio ≤ 1", damped by blocks; sudden does so,
+	// damped by shorter blocks, in which most of the candidate's requests fail;
+	// alarm is undamped; beyond bets against "odds ratio ≤ margin".
 	worse, sudden, alarm, beyond *mixture
 	large                        *oddsRatio
+	suddenLimit                  float64
+	suddenSeen                   Totals // of the candidate in the short block
 	// noWorse bets against "odds ratio ≥ MaxRatio".
 	noWorse *mixture
 
@@ -28,18 +30,20 @@ type errorTests struct {
 // reserve is the part of an e-process kept for regressions that start late.
 const reserve = 0.3
 
-// suddenPart is the weight of sudden in the evidence on errors, and leastSudden
-// the least odds ratio that it bets on.
+// suddenPart is the weight of sudden in the evidence on errors, leastSudden the
+// least odds ratio that it bets on, and crashing the part of the candidate's
+// requests that fail in a block that counts.
 const (
-	suddenPart  = 0.15
+	suddenPart  = 0.1
 	leastSudden = 15
+	crashing    = 0.5
 )
 
 func newErrorTests(cfg Config) *errorTests {
 	w := cfg.Weights.Errors
 	limit := cfg.blockLimit(w*(1-suddenPart), cfg.CapBlocks)
 	ratios := logSpaced(1.25*cfg.MarginRatio, 300, 16)
-	ratioPrior := powerPrior(ratios, -0.75)
+	ratioPrior := powerPrior(ratios, -1)
 	large := logSpaced(leastSudden, 300, 5)
 	better := logSpaced(0.15*cfg.MaxRatio, cfg.MaxRatio/1.25, 8)
 	worst := min(0.9, max(300*cfg.NegligibleErrorRate, 0.5))
@@ -51,7 +55,8 @@ func newErrorTests(cfg Config) *errorTests {
 		margin:         newOddsRatio(cfg.MarginRatio, ratios),
 		worst:          newOddsRatio(cfg.MaxRatio, better),
 		large:          newOddsRatio(1, large),
-		sudden:         newMixture(powerPrior(large, 0), reserve, cfg.Hazard, cfg.blockLimit(w*suddenPart, cfg.SuddenCapBlocks)),
+		sudden:         newMixture(powerPrior(large, 0), reserve, cfg.Hazard, 0),
+		suddenLimit:    cfg.blockLimit(w*suddenPart, cfg.SuddenCapBlocks),
 		worse:          newMixture(ratioPrior, reserve, cfg.Hazard, limit),
 		alarm:          newMixture(ratioPrior, 0, cfg.Hazard, noLimit),
 		beyond:         newMixture(ratioPrior, reserve, cfg.Hazard, noLimit),
@@ -91,7 +96,7 @@ func (e *errorTests) compare(nc, ns, ec, es float64) {
 func (e *errorTests) observe(tick tickTotals, phi float64) {
 	e.worse.add(e.equal.scores, phi)
 	e.alarm.add(e.equal.scores, phi)
-	e.sudden.add(e.large.scores, phi)
+	e.addSudden(tick.candidate, phi)
 	e.beyond.add(e.margin.scores, phi)
 	e.noWorse.add(e.worst.scores, phi)
 	e.equal.clear()
@@ -114,7 +119,29 @@ func (e *errorTests) observe(tick tickTotals, phi float64) {
 	}
 }
 
+// addSudden lets the short block count for nothing while most of its requests
+// succeed: a hiccup of one instance rarely fails that many for so long.
+func (e *errorTests) addSudden(candidate Totals, phi float64) {
+	e.suddenSeen.Requests += candidate.Requests
+	e.suddenSeen.Errors += candidate.Errors
+	e.sudden.limit = 0
+	if float64(e.suddenSeen.Errors) >= float64(crashing*float64(e.suddenSeen.Requests)) {
+		e.sudden.limit = e.suddenLimit
+	}
+	e.sudden.add(e.large.scores, phi)
+}
+
+func (e *errorTests) endSuddenBlock() {
+	e.sudden.endBlock()
+	e.suddenSeen = Totals{}
+}
+
 func (e *errorTests) endBlock() {
+	// The alarm starts anew whenever nothing speaks for it, so that it goes off
+	// as soon late as early (an e-detector).
+	if e.alarm.value < 1 {
+		e.alarm.restart(0)
+	}
 	for _, m := range []*mixture{e.worse, e.alarm, e.beyond, e.noWorse, e.above, e.below, e.quiet, e.kill[0], e.kill[1]} {
 		if m != nil {
 			m.endBlock()

@@ -107,7 +107,7 @@ func (j *Judge) advance(t time.Time) time.Time {
 	}
 	if short := int64(from.Sub(j.start) / duration(j.cfg.SuddenBlockSeconds)); short > j.sudden {
 		j.sudden = short
-		j.errors.sudden.endBlock()
+		j.errors.endSuddenBlock()
 	}
 	block := int64(from.Sub(j.start) / duration(j.cfg.BlockSeconds))
 	if block > j.block {

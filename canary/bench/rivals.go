@@ -85,7 +85,7 @@ func argo(minimum float64) func() Detector {
 
 // kayenta compares one-minute points of the error rate (and mean latency) of
 // both arms by Mann-Whitney with a confidence of 98 % and a tolerance of 25 %
-// of the estimated difference, at the end of the canary or at every point.
+// of the estimated difference, after ten minutes or at every point.
 func kayenta(confidence float64, peek bool) func() Detector {
 	return func() Detector {
 		var errC, errS, latC, latS []float64
