@@ -64,7 +64,7 @@ func (g *group) dirty() bool {
 	return slices.ContainsFunc(g.hands, func(h *hand) bool { return h.told != h.news() })
 }
 
-// before orders groups by what can wait longest.
+// before orders groups by what can least wait.
 func (g *group) before(o *group) bool {
 	return cmp.Or(
 		cmp.Compare(g.severity(), o.severity()),
