@@ -132,7 +132,10 @@ func (j *Judge) pending(d Decision) Decision {
 		d.say(CodeNoStable, "No request has reached stable, so there is nothing to compare with.")
 	case len(d.Breaches) > 0:
 		d.say(CodeConsecutive, fmt.Sprintf("%s is in breach; its next evaluation decides.", d.Breaches[0].MetricCode))
-	case j.proven == "" || d.Evidence.Combined >= j.cfg.Throttle.ReleaseBelow:
+	case d.Evidence.Combined >= j.cfg.Throttle.ReleaseBelow:
+		d.say(CodeLooksWorse, fmt.Sprintf("The candidate looks worse than stable (errors %s against %s), but that may still be chance; the next minutes decide.",
+			j.candidate, j.stable))
+	case j.proven == "":
 		d.say(CodeMoreData, fmt.Sprintf("Nothing speaks against the candidate so far (%s against %s on stable), but that is not enough to decide; %s.",
 			j.candidate, j.stable, j.forecast(d.RemainingSeconds)))
 	case j.elapsed < j.cfg.MinDurationSeconds:

@@ -34,6 +34,7 @@ const (
 	CodeMinDuration      = "CANARY_MIN_DURATION"
 	CodeNoTraffic        = "CANARY_NO_TRAFFIC"
 	CodeNoStable         = "CANARY_NO_STABLE_TRAFFIC"
+	CodeLooksWorse       = "CANARY_LOOKS_WORSE"
 	CodeMoreData         = "CANARY_NEEDS_MORE_DATA"
 	CodeOneTenant        = "CANARY_ONE_TENANT_ONLY"
 	CodeTickInvalid      = "CANARY_TICK_INVALID"
