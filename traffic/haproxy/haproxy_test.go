@@ -93,10 +93,7 @@ func TestConforms(t *testing.T) {
 
 func TestDeadStableIsCounted(t *testing.T) {
 	t.Parallel()
-	srv := httptest.NewServer(nil)
-	stable := rollout.Backend{Version: "v1", URL: srv.URL}
-	srv.Close()
-	r, url := start(t, stable, time.Minute)
+	r, url := start(t, rollout.Backend{Version: "v1", URL: routertest.Dead}, time.Minute)
 	for range 3 {
 		resp, err := http.Get(url)
 		if err != nil {

@@ -24,6 +24,7 @@ import (
 	"github.com/headgate/headgate"
 	"github.com/headgate/headgate/rollout"
 	"github.com/headgate/headgate/traffic/proxy"
+	"github.com/headgate/headgate/traffic/routertest"
 )
 
 func h2cClient(t *testing.T) *http.Client {
@@ -64,10 +65,8 @@ func TestHTTP2WithoutTLS(t *testing.T) {
 func TestHTTP2FallsBackFromADeadCandidate(t *testing.T) {
 	t.Parallel()
 	stable := serve(t, "v1", says("v1"))
-	dead := httptest.NewServer(nil)
-	dead.Close()
 	p, url := start(t, proxy.Config{Stable: stable, HealthInterval: time.Hour})
-	apply(t, p, allToCandidate(stable, rollout.Backend{Version: "v2", URL: dead.URL}))
+	apply(t, p, allToCandidate(stable, rollout.Backend{Version: "v2", URL: routertest.Dead}))
 	if resp, got := do(t, h2cClient(t), "GET", url, nil); got != "v1" || resp.Header.Get("X-Release-Route") != "stable" {
 		t.Errorf("%d %q", resp.StatusCode, got)
 	}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -19,6 +18,10 @@ import (
 	"github.com/headgate/headgate"
 	"github.com/headgate/headgate/rollout"
 )
+
+// Dead is a URL at which connections are refused. It is no port that was free a
+// moment ago: another test might have it by now.
+const Dead = "http://127.0.0.1:1"
 
 // Service is the name of the service that the suite splits.
 const Service = "bidding"
@@ -373,14 +376,7 @@ func testCounts(t *testing.T, b *bench) {
 }
 
 func testDeadCandidate(t *testing.T, b *bench) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.candidate = rollout.Backend{Version: "v2", URL: "http://" + ln.Addr().String()}
-	if err := ln.Close(); err != nil {
-		t.Fatal(err)
-	}
+	b.candidate = rollout.Backend{Version: "v2", URL: Dead}
 	b.apply(b.split(1, 1))
 	before, err := b.Router.Counts(t.Context())
 	if err != nil {
