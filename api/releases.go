@@ -36,14 +36,14 @@ type listInput struct {
 }
 
 type eventsInput struct {
-	releaseID
-	After int64 `query:"after" minimum:"0"`
-	Limit int   `query:"limit" minimum:"1" maximum:"1000" default:"1000"`
-	WaitS int   `query:"wait_s" minimum:"0" maximum:"30" doc:"How long to wait for a new event."`
+	ID    string `path:"id" maxLength:"100"`
+	After int64  `query:"after" minimum:"0"`
+	Limit int    `query:"limit" minimum:"1" maximum:"1000" default:"1000"`
+	WaitS int    `query:"wait_s" minimum:"0" maximum:"30" doc:"How long to wait for a new event."`
 }
 
 type stageInput struct {
-	releaseID
+	ID    string         `path:"id" maxLength:"100"`
 	Stage headgate.Stage `path:"stage"`
 	Body  struct {
 		Verdict headgate.Verdict `json:"verdict" required:"true" enum:"pass,fail"`
@@ -52,7 +52,7 @@ type stageInput struct {
 }
 
 type reportInput struct {
-	releaseID
+	ID      string        `path:"id" maxLength:"100"`
 	Gate    headgate.Gate `query:"gate" required:"true" enum:"quality,performance,security,cost"`
 	Format  string        `query:"format" maxLength:"50" doc:"Empty means that it is recognised from the content."`
 	Name    string        `query:"name" required:"true" minLength:"1" maxLength:"200"`
@@ -61,7 +61,7 @@ type reportInput struct {
 }
 
 type reasonInput struct {
-	releaseID
+	ID   string `path:"id" maxLength:"100"`
 	Body struct {
 		Reason string `json:"reason" required:"true" minLength:"1" maxLength:"1000"`
 	}

@@ -16,7 +16,29 @@ import (
 type gateMetrics struct {
 	DatasetID string           `json:"dataset_id,omitempty"`
 	Metrics   map[string]any   `json:"metrics"`
-	Samples   map[string]int64 `json:"samples,omitempty"`
+	Samples   sampleCounts     `json:"samples,omitempty"`
+}
+
+// sampleCounts are samples by metric; one number stands for all of them, under
+// the empty name.
+type sampleCounts map[string]int64
+
+// UnmarshalJSON reads an object or one number.
+func (s *sampleCounts) UnmarshalJSON(data []byte) error {
+	var one int64
+	if err := json.Unmarshal(data, &one); err == nil {
+		*s = sampleCounts{"": one}
+		return nil
+	}
+	return json.Unmarshal(data, (*map[string]int64)(s))
+}
+
+func (s sampleCounts) of(metric string) (int64, bool) {
+	if n, ok := s[metric]; ok {
+		return n, true
+	}
+	n, ok := s[""]
+	return n, ok
 }
 
 func isGateMetrics(d document) bool {
@@ -65,7 +87,7 @@ func (in gateMetrics) facts(o Options) (Facts, error) {
 			} else if _, ok := v.(bool); !ok {
 				return f, fmt.Errorf("metrics.%s: must be a number or a boolean", name)
 			}
-			if n, ok := in.Samples[name]; ok {
+			if n, ok := in.Samples.of(name); ok {
 				m.Samples = &n
 			}
 			f.Metrics = append(f.Metrics, m)
@@ -95,7 +117,7 @@ func (in gateMetrics) stored() ([]byte, error) {
 			if v, ok := in.lookup(name); ok {
 				kept.Metrics[name] = v
 			}
-			if n, ok := in.Samples[name]; ok {
+			if n, ok := in.Samples.of(name); ok {
 				kept.Samples[name] = n
 			}
 		}
