@@ -40,11 +40,10 @@ type step struct {
 	message string
 }
 
-// meetsUsers reports whether the candidate may be serving users in this
-// stage, so that ending the release needs a rollback.
-func meetsUsers(s headgate.Stage) bool {
-	return s == headgate.StageCanary || s == headgate.StageFull
-}
+// meetsUsers reports whether the candidate may be serving users, so that
+// stopping the release needs a rollback. One that still waits for the traffic
+// must not touch the routers: they carry somebody else's split.
+func meetsUsers(r Record) bool { return r.State.Holding }
 
 // decide says what to do with a release. It is pure: the same record, facts
 // and time always give the same step.
@@ -83,7 +82,7 @@ func decidePastDeadline(r Record, now time.Time) (step, bool) {
 		return step{}, false
 	}
 	code := strings.ToUpper(string(r.Stage)) + "_" + ReasonDeadlineExceeded
-	if !meetsUsers(r.Stage) {
+	if !meetsUsers(r) || r.Stage == headgate.StageFeedback {
 		msg := "the stage did not end in time"
 		if r.State.Note != "" {
 			msg += ": " + r.State.Note
@@ -91,11 +90,14 @@ func decidePastDeadline(r Record, now time.Time) (step, bool) {
 		return step{do: doFinish, outcome: headgate.Blocked, reasons: []string{code}, message: msg}, true
 	}
 	s := step{do: doRollback, outcome: headgate.RolledBack, reasons: []string{code}, message: "the canary's time is over; traffic goes back to stable"}
-	switch r.State.verdict() {
-	case headgate.Insufficient, headgate.Pass:
+	switch v := r.State.verdict(); {
+	case r.Stage == headgate.StageFull:
+		s.outcome = headgate.Inconclusive
+		s.message = "the candidate passed but could not be given all traffic in time; traffic goes back to stable"
+	case v == headgate.Insufficient || v == "":
 		s.outcome, s.reasons = headgate.Inconclusive, []string{ReasonCanaryUndecided, code}
 		s.message = "the canary saw too little traffic to decide in its time"
-	case headgate.Broken:
+	case v == headgate.Broken:
 		s.outcome, s.reasons = headgate.Inconclusive, []string{ReasonTelemetryBroken, code}
 		s.message = "the canary's telemetry was broken when its time was over"
 	}
@@ -112,7 +114,7 @@ func decideStopped(r Record, facts []Fact) (step, bool) {
 		return step{}, false
 	}
 	s := step{do: doFinish, outcome: outcome, reasons: []string{code}, message: stop.Reason}
-	if meetsUsers(r.Stage) {
+	if meetsUsers(r) {
 		s.do, s.outcome = doRollback, headgate.RolledBack
 	}
 	return s, true

@@ -243,10 +243,16 @@ func (e *Engine) settle(ctx context.Context, r Record, now time.Time, res Result
 	switch {
 	case err != nil && r.Attempt >= maxAttempts:
 		e.o.Log.ErrorContext(ctx, "stage could not be judged", slog.String("release_id", r.ID), slog.Any("error", err))
-		return e.finish(ctx, r, now, step{
+		s := step{
 			outcome: headgate.Blocked, message: headgate.AsError(err).Message,
 			reasons: []string{strings.ToUpper(string(r.Stage)) + "_BROKEN"},
-		})
+		}
+		if r.Stage == headgate.StageFull {
+			// Some of it may be in force already.
+			s.outcome = headgate.Inconclusive
+			return e.startRollback(ctx, r, now, s, "")
+		}
+		return e.finish(ctx, r, now, s)
 	case err != nil:
 		c := Commit{Record: r, ClaimedGen: r.Gen}
 		c.Record.Attempt++
@@ -279,6 +285,7 @@ func (e *Engine) advance(ctx context.Context, r Record, now time.Time, summary s
 	e.closeStage(&c, now, headgate.Pass, nil, summary)
 	next, ok := r.Stage.Next()
 	if !ok {
+		c.ReleaseTraffic = true
 		c.Record.Phase, c.Record.Outcome = PhaseDone, headgate.Promoted
 		c.Events = append(c.Events, event(c.Record, now, "release_promoted", headgate.Pass, "all stages passed"))
 		return e.o.Store.Commit(ctx, c)
@@ -313,13 +320,20 @@ func (e *Engine) closeStage(c *Commit, now time.Time, v headgate.Verdict, reason
 	c.Events = append(c.Events, ev)
 }
 
-// finish ends a release that no user has met.
+// finish ends a release that has nothing to take back: no user has met it, or
+// all do and only its feedback is missing.
 func (e *Engine) finish(ctx context.Context, r Record, now time.Time, s step) error {
+	verdict := headgate.Fail
+	if r.Stage == headgate.StageFeedback {
+		s.outcome, verdict = headgate.Promoted, headgate.Pass
+	}
 	c := Commit{Record: r, ClaimedGen: r.Gen, ReleaseTraffic: true}
 	e.closeStage(&c, now, headgate.Fail, s.reasons, s.message)
-	c.Record.Phase, c.Record.Outcome = PhaseDone, s.outcome
-	c.Record.StoppedAt, c.Record.Reasons = r.Stage, s.reasons
-	c.Events = append(c.Events, event(c.Record, now, "release_"+string(s.outcome), headgate.Fail, s.message))
+	c.Record.Phase, c.Record.Outcome, c.Record.Reasons = PhaseDone, s.outcome, s.reasons
+	if s.outcome != headgate.Promoted {
+		c.Record.StoppedAt = r.Stage
+	}
+	c.Events = append(c.Events, event(c.Record, now, "release_"+string(s.outcome), verdict, s.message))
 	return e.o.Store.Commit(ctx, c)
 }
 

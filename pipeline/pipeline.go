@@ -81,7 +81,8 @@ type Record struct {
 
 // State is the progress inside a stage that must survive a crash.
 type State struct {
-	// Holding is true once this release alone may meet the service's users.
+	// Holding is true from when this release alone may meet the service's users
+	// until it has ended; stopping it then takes a rollback.
 	Holding bool `json:"holding,omitempty"`
 	// Granted is true once a router has acknowledged the canary's share. A
 	// share that was granted and has lapsed means roll back, never resume.

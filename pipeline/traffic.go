@@ -247,7 +247,9 @@ func (e *Engine) promote(ctx context.Context, r Record, now time.Time) error {
 	if err := e.apply(ctx, full); err != nil {
 		return e.settle(ctx, r, now, Result{}, err)
 	}
-	c := Commit{Record: r, ClaimedGen: r.Gen, ReleaseTraffic: true, Serve: &serve}
+	// The traffic stays held until the release has ended, so that it can still
+	// be rolled back.
+	c := Commit{Record: r, ClaimedGen: r.Gen, Serve: &serve}
 	c.Record.State.Share = 0
 	e.closeStage(&c, now, headgate.Pass, nil, "all traffic is on "+r.Version)
 	enter(&c, headgate.StageFeedback, now)
