@@ -32,8 +32,9 @@ type Config struct {
 	Transport http.RoundTripper
 	// Timeout bounds one request; 0 means 5 s.
 	Timeout time.Duration
-	// Capacity is how many alerts may be in hand; 0 means 256. What is over
-	// it is dropped and counted.
+	// Capacity is how many alerts may be in hand; 0 means 256. When it is
+	// reached, the oldest that is past its deadline, and was told to be, makes
+	// room; where there is none, the new alert is dropped and counted.
 	Capacity int
 	// Logger receives every alert, too; nil discards.
 	Logger *slog.Logger
@@ -94,12 +95,13 @@ func New(cfg Config) (*Notifier, error) {
 // Notify takes an alert in hand. It never blocks. An alert whose fingerprint
 // is in hand already is not told again.
 func (n *Notifier) Notify(a alert.Alert) {
+	ctx := context.Background() // raising an alert is nobody's to cancel
 	switch n.take(a) {
 	case taken:
-		n.log(slog.LevelWarn, "alert", a)
+		n.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "alert", describe(a)...)
 		n.poke()
 	case dropped:
-		n.log(slog.LevelError, "alert dropped: too many are in hand", a)
+		n.cfg.Logger.LogAttrs(ctx, slog.LevelError, "alert dropped: too many are in hand", describe(a)...)
 	case repeated:
 	}
 }
@@ -127,17 +129,46 @@ func (n *Notifier) take(a alert.Alert) reception {
 			return taken
 		}
 	}
-	if n.held >= n.cfg.Capacity {
+	if n.held >= n.cfg.Capacity && !n.makeRoom() {
 		n.counts.Dropped++
 		return dropped
 	}
-	if g == nil {
+	if g = n.groups[key]; g == nil {
 		g = &group{key: key}
 		n.groups[key] = g
 	}
 	g.hands = append(g.hands, &hand{Alert: a})
 	n.held++
 	return taken
+}
+
+// makeRoom lets go of the oldest alert about which nothing is left to say but
+// its end, so that what nobody cares for does not keep out what is new.
+func (n *Notifier) makeRoom() bool {
+	var from *group
+	var oldest *hand
+	for _, g := range n.groups {
+		for _, h := range g.hands {
+			if h.told == late && h.endedAt.IsZero() && (oldest == nil || h.StartedAt.Before(oldest.StartedAt)) {
+				from, oldest = g, h
+			}
+		}
+	}
+	if oldest == nil {
+		return false
+	}
+	oldest.told = resolved
+	n.letGo(from)
+	return true
+}
+
+// letGo forgets the alerts of a group of which everything is told.
+func (n *Notifier) letGo(g *group) {
+	n.held -= g.dropTold()
+	// A letter may still hold a group that was let go and begun anew.
+	if len(g.hands) == 0 && n.groups[g.key] == g {
+		delete(n.groups, g.key)
+	}
 }
 
 // Resolve ends the alerts in hand that ev ends. It never blocks.
@@ -154,7 +185,7 @@ func (n *Notifier) Resolve(ev headgate.Event) {
 	}
 	n.mu.Unlock()
 	for _, a := range ended {
-		n.log(slog.LevelInfo, "alert is over", a)
+		n.cfg.Logger.LogAttrs(context.Background(), slog.LevelInfo, "alert is over", describe(a)...)
 	}
 	if len(ended) > 0 {
 		n.poke()
@@ -202,7 +233,7 @@ const idle = time.Hour
 // will be.
 func (n *Notifier) round(ctx context.Context) time.Duration {
 	for _, a := range n.escalate(time.Now()) {
-		n.log(slog.LevelError, "alert is past its deadline", a)
+		n.cfg.Logger.LogAttrs(ctx, slog.LevelError, "alert is past its deadline", describe(a)...)
 	}
 	for {
 		l, wait := n.next(time.Now())
@@ -263,10 +294,7 @@ func (n *Notifier) deliver(ctx context.Context, l *letter) {
 
 	n.mu.Lock()
 	l.group.settle(l, result, time.Now())
-	n.held -= l.group.dropTold()
-	if len(l.group.hands) == 0 {
-		delete(n.groups, l.group.key)
-	}
+	n.letGo(l.group)
 	attempts := l.group.attempts
 	switch {
 	case n.cfg.Webhook == "":
@@ -302,9 +330,10 @@ func (n *Notifier) forgiveFailures() {
 	}
 }
 
-func (n *Notifier) log(level slog.Level, msg string, a alert.Alert) {
-	n.cfg.Logger.LogAttrs(context.Background(), level, msg,
+func describe(a alert.Alert) []slog.Attr {
+	return []slog.Attr{
 		slog.String("alert", a.Name), slog.String("severity", string(a.Severity)), slog.String("service", a.Service),
 		slog.String("release_id", a.ReleaseID), slog.String("summary", a.Summary), slog.String("on_call", a.OnCall),
-		slog.String("runbook", a.Runbook), slog.Time("deadline", a.Deadline), slog.String("fingerprint", a.Fingerprint))
+		slog.String("runbook", a.Runbook), slog.Time("deadline", a.Deadline), slog.String("fingerprint", a.Fingerprint),
+	}
 }
