@@ -149,7 +149,7 @@ func DefaultConfig() Config {
 		Throttle: ThrottleRule{
 			At: 50, ReleaseBelow: 5, FailuresPerSecond: 1, WindowSeconds: 10, MinShare: 0.001,
 		},
-		SplitMargin: 1.5,
+		SplitMargin: 3,
 		Assignment:  SplitRequests,
 	}
 }

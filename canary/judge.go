@@ -159,7 +159,10 @@ func (j *Judge) count(t *Tick, from time.Time) tickTotals {
 	j.errors.observe(tick, phi)
 	j.latency.observe(j.cfg.Tempering)
 	j.cost.observe()
-	j.split.observe(tick, t.ExpectedShare, phi)
+	if !j.throttle.on && !j.throttle.released {
+		// A throttled share is too small to hold for what is assigned as one.
+		j.split.observe(tick, t.ExpectedShare, phi)
+	}
 	return tick
 }
 

@@ -156,7 +156,7 @@ func TestVerdicts(t *testing.T) {
 			verdict: headgate.Broken, action: canary.Alert, code: canary.CodeTelemetryStale},
 		{name: "telemetry missing for too long", traffic: newTraffic(9, 100, .1, 0, 0), change: func(t *canary.Tick) { t.Telemetry = canary.Missing }, limit: 11 * time.Minute,
 			verdict: headgate.Broken, action: canary.Rollback, code: canary.CodeBrokenTooLong},
-		{name: "split mismatch", traffic: newTraffic(10, 100, .1, 0, 0), change: func(t *canary.Tick) { t.ExpectedShare = .3 }, limit: 2 * time.Minute,
+		{name: "split mismatch", traffic: newTraffic(10, 100, .1, 0, 0), change: func(t *canary.Tick) { t.ExpectedShare = .5 }, limit: 2 * time.Minute,
 			verdict: headgate.Broken, action: canary.Alert, code: canary.CodeSplitMismatch, reason: "configured share"},
 		{name: "slower", traffic: newTraffic(11, 200, .1, .005, .005), change: latencies(1.3), limit: 3 * time.Minute,
 			config:  func(c *canary.Config) { c.MinDurationSeconds = 600 },
@@ -254,6 +254,24 @@ func TestThrottleThenRelease(t *testing.T) {
 		}
 	}
 	t.Fatalf("never released: %v", actions)
+}
+
+// Sticky users do not follow a share of half a percent; that is no mismatch.
+func TestThrottledShareIsNotCheckedForItsSplit(t *testing.T) {
+	t.Parallel()
+	j := newJudge(t, nil)
+	tr := newTraffic(8, 200, .1, .005, .7)
+	tr.change = func(tick *canary.Tick) {
+		if tr.elapsed() > 2*time.Second {
+			tick.ExpectedShare = 0.007
+			tick.Strata[0].Candidate = tr.arm(8, .02) // four times its share, and errors go on
+		}
+	}
+	for range 30 {
+		if d := j.Observe(tr.next()); d.Verdict == headgate.Broken {
+			t.Fatalf("%s: %s", d.Verdict, d.Reason)
+		}
+	}
 }
 
 func TestLateRegressionAfterAPass(t *testing.T) {
