@@ -17,6 +17,10 @@ const (
 	ReasonDeadlineExceeded = "DEADLINE_EXCEEDED"
 )
 
+// CodeStableMoved is the error of a release that was compared with a version
+// that is not the stable one any more.
+const CodeStableMoved = "STABLE_MOVED"
+
 // kind is one thing the engine can do in a turn.
 type kind int
 

@@ -193,8 +193,10 @@ type Store interface {
 	// Extend prolongs the lease; STALE_EPOCH when somebody else has it.
 	Extend(ctx context.Context, id string, epoch int64, ttl time.Duration) error
 	// Commit writes c and gives up the lease; STALE_EPOCH when the row has
-	// moved on. HoldTraffic fails with RELEASE_ACTIVE when another release
-	// of the service meets users.
+	// moved on or its lease was given up. HoldTraffic fails with RELEASE_ACTIVE
+	// when another release of the service meets users or a rollback is not
+	// over; with DIGEST_QUARANTINED or STABLE_MOVED when the release must not
+	// meet users any more.
 	Commit(ctx context.Context, c Commit) error
 	// Signal adds a fact and its event and makes the release due at once.
 	// RELEASE_DONE when the release has ended.

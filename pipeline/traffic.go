@@ -2,7 +2,6 @@ package pipeline
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -139,8 +138,13 @@ func (e *Engine) grant(ctx context.Context, r Record, now time.Time) error {
 	if !r.State.Holding {
 		c.HoldTraffic, c.Record.State.Holding = true, true
 		err := e.o.Store.Commit(ctx, c)
-		if errors.Is(err, &headgate.Error{Code: headgate.CodeReleaseActive}) {
+		switch code := headgate.AsError(err).Code; {
+		case err == nil:
+			return nil
+		case code == headgate.CodeReleaseActive:
 			return e.waitForTraffic(ctx, r, now)
+		case code == headgate.CodeDigestQuarantined || code == CodeStableMoved:
+			return e.finish(ctx, r, now, step{outcome: headgate.Blocked, reasons: []string{code}, message: headgate.AsError(err).Message})
 		}
 		return err
 	}

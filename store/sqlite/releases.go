@@ -245,14 +245,8 @@ func nextRun(r pipeline.Record) int64 {
 func changeService(ctx context.Context, tx *sql.Tx, c pipeline.Commit, now int64) error {
 	r := c.Record
 	if c.HoldTraffic {
-		res, err := tx.ExecContext(ctx, `UPDATE services SET held_by = ? WHERE name = ? AND held_by IN ('', ?)
-			AND NOT EXISTS (SELECT 1 FROM rollbacks WHERE service = ? AND restored = 0)`, r.ID, r.Service, r.ID, r.Service)
-		if err != nil {
+		if err := holdTraffic(ctx, tx, r); err != nil {
 			return err
-		}
-		if n, err := res.RowsAffected(); err != nil || n == 0 {
-			return errors.Join(err, headgate.Errorf(headgate.CodeReleaseActive, headgate.ClassTransient,
-				"another release of %s meets users, or the service is frozen after a rollback", r.Service))
 		}
 	}
 	if c.ReleaseTraffic {
@@ -273,6 +267,32 @@ func changeService(ctx context.Context, tx *sql.Tx, c pipeline.Commit, now int64
 		return err
 	}
 	return nil
+}
+
+func holdTraffic(ctx context.Context, tx *sql.Tx, r pipeline.Record) error {
+	if err := refuseQuarantined(ctx, tx, r); err != nil {
+		return err
+	}
+	var heldBy string
+	var frozen bool
+	var stable rollout.Backend
+	err := tx.QueryRowContext(ctx, `SELECT held_by, stable_version, stable_url,
+		EXISTS (SELECT 1 FROM rollbacks WHERE service = name AND restored = 0) FROM services WHERE name = ?`, r.Service).
+		Scan(&heldBy, &stable.Version, &stable.URL, &frozen)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return noService(r.Service)
+	case err != nil:
+		return err
+	case frozen || (heldBy != "" && heldBy != r.ID):
+		return headgate.Errorf(headgate.CodeReleaseActive, headgate.ClassTransient,
+			"another release of %s meets users, or the service is frozen after a rollback", r.Service)
+	case stable != r.Plan.Stable:
+		return headgate.Errorf(pipeline.CodeStableMoved, headgate.ClassBusinessRule,
+			"%s was compared with %s, but %s is stable by now; make a new release", r.ID, r.Plan.Stable.Version, stable.Version)
+	}
+	_, err = tx.ExecContext(ctx, `UPDATE services SET held_by = ? WHERE name = ?`, r.ID, r.Service)
+	return err
 }
 
 // Signal implements [pipeline.Store].
@@ -348,11 +368,15 @@ func (db *DB) Service(ctx context.Context, name string) (control.ServiceState, e
 	err := db.r.QueryRowContext(ctx, `SELECT stable_version, stable_url, held_by FROM services WHERE name = ?`, name).
 		Scan(&s.Stable.Version, &s.Stable.URL, &s.HeldBy)
 	if errors.Is(err, sql.ErrNoRows) {
-		return s, headgate.Errorf(headgate.CodeServiceNotFound, headgate.ClassBusinessRule,
-			"no service is named %s; start the server with its headgate.yaml", name)
+		return s, noService(name)
 	}
 	if err != nil {
 		return s, fmt.Errorf("service %s: %w", name, storeError(err))
 	}
 	return s, nil
+}
+
+func noService(name string) error {
+	return headgate.Errorf(headgate.CodeServiceNotFound, headgate.ClassBusinessRule,
+		"no service is named %s; start the server with its headgate.yaml", name)
 }
