@@ -14,9 +14,9 @@ import (
 // gateMetrics is a gate's own request: {"dataset_id", "metrics": {…}}, with
 // "samples": {"api_p95_s": 1200} beside it if the writer counted.
 type gateMetrics struct {
-	DatasetID string           `json:"dataset_id,omitempty"`
-	Metrics   map[string]any   `json:"metrics"`
-	Samples   sampleCounts     `json:"samples,omitempty"`
+	DatasetID string         `json:"dataset_id,omitempty"`
+	Metrics   map[string]any `json:"metrics"`
+	Samples   sampleCounts   `json:"samples,omitempty"`
 }
 
 // sampleCounts are samples by metric; one number stands for all of them, under
