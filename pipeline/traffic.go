@@ -54,7 +54,7 @@ func (e *Engine) tick(ctx context.Context, r Record, now time.Time) error {
 		return e.grant(ctx, r, now)
 	}
 	status, counts, err := e.look(ctx, r.Service)
-	if err == nil && r.State.Share > 0 && (status.Share == 0 || status.ReleaseID != r.ID) {
+	if status != nil && r.State.Share > 0 && (status.Share == 0 || status.ReleaseID != r.ID) {
 		return e.startRollback(ctx, r, now, step{
 			outcome: headgate.RolledBack, reasons: []string{ReasonLeaseLapsed},
 			message: "the canary's lease ran out while no controller renewed it; its traffic is back on stable and stays there",
@@ -70,19 +70,21 @@ func (e *Engine) tick(ctx context.Context, r Record, now time.Time) error {
 
 	c := Commit{Record: r, ClaimedGen: r.Gen, Ticks: []TickRow{{Seq: r.State.Ticks + 1, Tick: t, Decision: d}}}
 	c.Record.State.Ticks++
-	if err == nil {
+	if t.Telemetry == canary.Fresh {
+		// What the judge did not take is counted at the next good tick.
 		c.Record.State.Counts = counts
 	}
 	c.Record.State.Canary = &d
 	if d.Verdict != r.State.verdict() {
 		c.Events = append(c.Events, event(r, now, "canary_verdict", d.Verdict, d.Reason))
 	}
-	return e.act(ctx, c, d, j, now)
+	return e.act(ctx, c, d, j, now, status != nil)
 }
 
 // act follows the judge's decision: it commits first and touches traffic
-// after.
-func (e *Engine) act(ctx context.Context, c Commit, d canary.Decision, j *judge, now time.Time) error {
+// after. A lease of which it is not known that it still runs is not renewed:
+// the higher epoch would give a lapsed share again.
+func (e *Engine) act(ctx context.Context, c Commit, d canary.Decision, j *judge, now time.Time, leased bool) error {
 	r := c.Record
 	switch d.Action {
 	case canary.Rollback:
@@ -108,10 +110,12 @@ func (e *Engine) act(ctx context.Context, c Commit, d canary.Decision, j *judge,
 		c.Record.NextRunAt = now.Add(e.o.Tick)
 	}
 	if err := e.o.Store.Commit(ctx, c); err != nil {
-		e.forget(r.ID)
 		return err
 	}
-	j.seq = c.Record.State.Ticks
+	e.keep(r.ID, j)
+	if !leased {
+		return nil
+	}
 	if err := e.apply(ctx, split(r, c.Record.State.Share)); err != nil {
 		// Not renewed: the router goes to stable by itself if this lasts.
 		e.o.Log.WarnContext(ctx, "canary's lease was not renewed", slog.String("release_id", r.ID), slog.Any("error", err))
@@ -181,19 +185,21 @@ func (e *Engine) waitForTraffic(ctx context.Context, r Record, now time.Time) er
 	return e.o.Store.Commit(ctx, c)
 }
 
-func (e *Engine) look(ctx context.Context, service string) (rollout.Status, rollout.Counts, error) {
+// look asks the router what it does and what it counted; the status is nil when
+// that is not known.
+func (e *Engine) look(ctx context.Context, service string) (*rollout.Status, rollout.Counts, error) {
 	router, err := e.o.Router(service)
 	if err != nil {
-		return rollout.Status{}, rollout.Counts{}, err
+		return nil, rollout.Counts{}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, routerTimeout)
 	defer cancel()
 	status, err := router.Status(ctx)
 	if err != nil {
-		return rollout.Status{}, rollout.Counts{}, err
+		return nil, rollout.Counts{}, err
 	}
 	counts, err := router.Counts(ctx)
-	return status, counts, err
+	return &status, counts, err
 }
 
 // observe asks the live telemetry; if it cannot be asked, it is broken.
@@ -207,10 +213,13 @@ func (e *Engine) observe(ctx context.Context, r Record) Observation {
 	return obs
 }
 
-// judge returns the release's judge, fed with every committed tick.
+// judge returns the release's judge, fed with every committed tick. It is the
+// turn's own until the turn keeps it, which it does once its tick is committed:
+// a turn that lost its lease leaves nothing in a judge that others use.
 func (e *Engine) judge(ctx context.Context, r Record) (*judge, error) {
 	e.mu.Lock()
 	j := e.judges[r.ID]
+	delete(e.judges, r.ID)
 	e.mu.Unlock()
 	if j != nil && j.seq == r.State.Ticks {
 		return j, nil
@@ -227,10 +236,14 @@ func (e *Engine) judge(ctx context.Context, r Record) (*judge, error) {
 	for _, row := range rows {
 		j.Observe(row.Tick)
 	}
-	e.mu.Lock()
-	e.judges[r.ID] = j
-	e.mu.Unlock()
 	return j, nil
+}
+
+func (e *Engine) keep(id string, j *judge) {
+	j.seq++
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.judges[id] = j
 }
 
 func (e *Engine) forget(id string) {
@@ -280,11 +293,10 @@ func (e *Engine) commitRollback(ctx context.Context, c Commit, now time.Time, s 
 	if s.outcome == headgate.RolledBack {
 		c.Quarantine = r.Digest
 	}
+	e.forget(r.ID)
 	if err := e.o.Store.Commit(ctx, c); err != nil {
-		e.forget(r.ID)
 		return err
 	}
-	e.forget(r.ID)
 	// The ordered steps follow in the next turn; users leave the candidate
 	// now.
 	if err := e.apply(ctx, split(*r, 0)); err != nil {
