@@ -73,6 +73,9 @@ func decide(r Record, facts []Fact, now time.Time) step {
 		}
 		return step{do: doRun}
 	case headgate.StageCanary:
+		if s := r.State; s.verdict() == headgate.Insufficient && r.Plan.CanaryMax > 0 && s.Canary.ElapsedSeconds >= r.Plan.CanaryMax.Seconds() {
+			return undecided(r, "CANARY_"+ReasonDeadlineExceeded)
+		}
 		return step{do: doTick}
 	case headgate.StageFull:
 		return step{do: doPromote}
@@ -99,13 +102,24 @@ func decidePastDeadline(r Record, now time.Time) (step, bool) {
 		s.outcome = headgate.Inconclusive
 		s.message = "the candidate passed but could not be given all traffic in time; traffic goes back to stable"
 	case v == headgate.Insufficient || v == "":
-		s.outcome, s.reasons = headgate.Inconclusive, []string{ReasonCanaryUndecided, code}
-		s.message = "the canary saw too little traffic to decide in its time"
+		return undecided(r, code), true
 	case v == headgate.Broken:
 		s.outcome, s.reasons = headgate.Inconclusive, []string{ReasonTelemetryBroken, code}
 		s.message = "the canary's telemetry was broken when its time was over"
 	}
 	return s, true
+}
+
+// undecided ends a canary that nothing speaks against and nothing proves.
+func undecided(r Record, code string) step {
+	s := step{
+		do: doRollback, outcome: headgate.Inconclusive, reasons: []string{ReasonCanaryUndecided, code},
+		message: "the canary saw too little traffic to decide in its time",
+	}
+	if r.State.Canary != nil {
+		s.message += ". " + r.State.Canary.Reason
+	}
+	return s
 }
 
 // decideStopped honours a person's abort or rollback.

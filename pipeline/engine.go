@@ -92,7 +92,11 @@ func (e *Engine) Run(ctx context.Context) {
 	for {
 		for e.dispatch(ctx, slots, &turns) {
 		}
-		timer.Reset(e.untilNext(ctx))
+		if len(slots) == cap(slots) {
+			timer.Reset(e.o.Sweep) // a turn that ends wakes
+		} else {
+			timer.Reset(e.untilNext(ctx))
+		}
 		select {
 		case <-ctx.Done():
 			return
@@ -119,7 +123,7 @@ func (e *Engine) dispatch(ctx context.Context, slots chan struct{}, turns *sync.
 		return false
 	}
 	turns.Go(func() {
-		defer e.Wake()
+		defer e.Wake() // after the slot is free
 		defer func() { <-slots }()
 		e.turn(ctx, r, facts)
 	})
@@ -127,7 +131,7 @@ func (e *Engine) dispatch(ctx context.Context, slots chan struct{}, turns *sync.
 }
 
 func (e *Engine) untilNext(ctx context.Context) time.Duration {
-	at, ok, err := e.o.Store.NextWake(ctx)
+	at, ok, err := e.o.Store.NextWake(ctx, PlanVersion)
 	if err != nil || !ok {
 		return e.o.Sweep
 	}
@@ -232,10 +236,11 @@ func (e *Engine) run(ctx context.Context, r Record, now time.Time) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if now, err2 := e.o.Store.Now(ctx); err2 == nil {
-		return e.settle(ctx, r, now, res, err)
+	now, nerr := e.o.Store.Now(ctx)
+	if nerr != nil {
+		return nerr
 	}
-	return err
+	return e.settle(ctx, r, now, res, err)
 }
 
 // settle turns a runner's answer into the next state.

@@ -39,8 +39,9 @@ type Plan struct {
 	Share float64 `json:"share"`
 	// LeaseTTL is how long a router keeps the share without a renewal.
 	LeaseTTL time.Duration `json:"lease_ttl"`
-	// CanaryMax is how long the canary may stay undecided before traffic goes
-	// back to stable.
+	// CanaryMax is how long the canary may be watched and stay undecided before
+	// traffic goes back to stable; 0 leaves that to the stage's timeout. Time
+	// without telemetry does not count.
 	CanaryMax time.Duration `json:"canary_max"`
 	// Canary holds the frozen parameters of the judge.
 	Canary canary.Config `json:"canary"`
@@ -201,8 +202,10 @@ type Store interface {
 	// Signal adds a fact and its event and makes the release due at once.
 	// RELEASE_DONE when the release has ended.
 	Signal(ctx context.Context, id string, f Fact, ev headgate.Event) error
-	// NextWake is the earliest moment at which a release is due.
-	NextWake(ctx context.Context) (at time.Time, ok bool, err error)
+	// NextWake is the earliest moment at which Claim, with the same plan
+	// versions, can return a release; ok is false when only a signal can make
+	// one due.
+	NextWake(ctx context.Context, planVersions ...int) (at time.Time, ok bool, err error)
 	// StageRuns and Ticks return what a release left, oldest first.
 	StageRuns(ctx context.Context, id string) ([]headgate.StageRun, error)
 	Ticks(ctx context.Context, id string) ([]TickRow, error)

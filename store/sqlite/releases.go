@@ -327,9 +327,14 @@ func absentOrDone(ctx context.Context, tx *sql.Tx, id string) error {
 }
 
 // NextWake implements [pipeline.Store].
-func (db *DB) NextWake(ctx context.Context) (time.Time, bool, error) {
+func (db *DB) NextWake(ctx context.Context, versions ...int) (time.Time, bool, error) {
+	var args []any
+	for _, v := range versions {
+		args = append(args, v)
+	}
 	var at sql.NullInt64
-	err := db.r.QueryRowContext(ctx, `SELECT MIN(MAX(next_run_at, lease_until)) FROM releases WHERE phase IN ('running', 'rolling_back')`).Scan(&at)
+	err := db.r.QueryRowContext(ctx, `SELECT MIN(MAX(next_run_at, lease_until)) FROM releases
+		WHERE phase IN ('running', 'rolling_back') AND plan_version IN (`+placeholders(len(versions))+`)`, args...).Scan(&at)
 	return fromMicros(at.Int64), at.Valid && at.Int64 < never, storeError(err)
 }
 
