@@ -115,14 +115,12 @@ func (r *Router) Apply(ctx context.Context, s rollout.Split) (rollout.Status, er
 		return rollout.Status{}, err
 	}
 	if !before.split.Same(s) {
-		if err := r.change(ctx, s); err != nil {
-			return rollout.Status{}, err
-		}
+		err = r.change(ctx, before, s)
+	} else if s.Share > 0 {
+		err = r.lend(ctx, s.Epoch)
 	}
-	if s.Share > 0 {
-		if err := r.lend(ctx, s.Epoch); err != nil {
-			return rollout.Status{}, err
-		}
+	if err != nil {
+		return rollout.Status{}, err
 	}
 	after, err := r.read(ctx)
 	if err != nil {
@@ -160,14 +158,28 @@ func (r *Router) validate(s rollout.Split) error {
 	return err
 }
 
-// change replaces the route. While the servers' addresses change, nobody is
-// sent to a candidate: the map with the share comes last, in one step.
-func (r *Router) change(ctx context.Context, s rollout.Split) error {
-	closed := s
-	closed.Share = 0
-	if err := r.writeRoute(ctx, closed); err != nil {
-		return err
+// change replaces the route in one step. Where servers' addresses change too,
+// it first closes the candidate to everybody.
+func (r *Router) change(ctx context.Context, before state, s rollout.Split) error {
+	if !before.addressed(s) {
+		closed := s
+		closed.Share = 0
+		if err := r.writeRoute(ctx, closed); err != nil {
+			return err
+		}
+		if err := r.readdress(ctx, s); err != nil {
+			return err
+		}
 	}
+	if s.Share > 0 {
+		if err := r.lend(ctx, s.Epoch); err != nil {
+			return err
+		}
+	}
+	return r.writeRoute(ctx, s)
+}
+
+func (r *Router) readdress(ctx context.Context, s rollout.Split) error {
 	ip, port, err := address(s.Stable)
 	if err != nil {
 		return err
@@ -181,23 +193,14 @@ func (r *Router) change(ctx context.Context, s rollout.Split) error {
 		if err != nil {
 			return err
 		}
-		commands = append(commands, fmt.Sprintf("set server candidate/c addr %s port %s", ip, port))
+		commands = append(commands, fmt.Sprintf("set server candidate/c addr %s port %s", ip, port), "set server candidate/c health up")
 	}
 	for _, command := range commands {
 		if _, err := r.ask(ctx, command); err != nil {
 			return err
 		}
 	}
-	if _, err := r.ask(ctx, "set server candidate/c health up"); err != nil {
-		return err
-	}
-	if s.Share == 0 {
-		return nil
-	}
-	if err := r.lend(ctx, s.Epoch); err != nil {
-		return err
-	}
-	return r.writeRoute(ctx, s)
+	return nil
 }
 
 // lend begins or renews the lease. The entry's key is the epoch, so a stale

@@ -262,6 +262,30 @@ func testRenewal(t *testing.T, b *bench) {
 			t.Fatalf("answered by %s %s after the first apply although renewed, want v2", v, time.Since(begin))
 		}
 	}
+	// A controller that decides at every tick renews under ever higher epochs;
+	// its users must not notice.
+	renewed := make(chan struct{})
+	go func() {
+		defer close(renewed)
+		for range 30 {
+			s.Epoch++
+			if _, err := b.Router.Apply(t.Context(), s); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	}()
+	for {
+		if v, err := b.send("GET", "acme", "s"); v != "v2" {
+			<-renewed
+			t.Fatalf("answered by %q (%v) in the middle of a renewal, want v2", v, err)
+		}
+		select {
+		case <-renewed:
+			return
+		default:
+		}
+	}
 }
 
 func testSticky(t *testing.T, b *bench) {
