@@ -26,6 +26,7 @@ import (
 	"github.com/headgate/headgate/dictionary"
 	"github.com/headgate/headgate/evidence"
 	"github.com/headgate/headgate/gate"
+	"github.com/headgate/headgate/incident"
 	"github.com/headgate/headgate/pipeline"
 	"github.com/headgate/headgate/store/sqlite"
 	"github.com/headgate/headgate/telemetry/events"
@@ -64,6 +65,7 @@ type Server struct {
 	db      *sqlite.DB
 	metrics *metrics.Store
 	events  *events.Store
+	alerts  *incident.Notifier
 	otlp    *otlp.Receiver
 	plane   *control.Plane
 	engine  *pipeline.Engine
@@ -107,6 +109,9 @@ func (s *Server) open(ctx context.Context) error {
 	}
 	s.otlp = &otlp.Receiver{
 		Metrics: s.metrics, Logs: s.events, Traces: s.events, Logger: s.o.Logger, Authenticate: s.authenticateTelemetry(),
+	}
+	if s.alerts, err = incident.New(incident.Config{Webhook: s.o.Settings.AlertWebhook, Logger: s.o.Logger}); err != nil {
+		return err
 	}
 	if s.plane, err = s.newPlane(dir); err != nil {
 		return err
@@ -186,13 +191,6 @@ func (s *Server) rules() (gate.RuleSet, error) {
 	return rules, nil
 }
 
-// notify tells people what they have to know at once.
-func (s *Server) notify(ev headgate.Event) {
-	if ev.Verdict == headgate.Broken || ev.Verdict == headgate.Fail {
-		s.o.Logger.Warn(ev.Kind, slog.String("release_id", ev.ReleaseID), slog.String("message", ev.Message))
-	}
-}
-
 // authenticateTelemetry checks who sends telemetry: anybody in development,
 // else the holder of any credential.
 func (s *Server) authenticateTelemetry() func(context.Context, string) (string, error) {
@@ -244,6 +242,10 @@ func (s *Server) Start(ctx context.Context) error {
 		ln, scheme = tls.NewListener(ln, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}), "https"
 	}
 	s.addr = scheme + "://" + ln.Addr().String()
+	if err := s.reopenAlerts(ctx); err != nil {
+		return errors.Join(err, ln.Close())
+	}
+	s.running.Go(func() { s.alerts.Run(ctx) })
 	s.running.Go(func() { s.engine.Run(ctx) })
 	s.running.Go(func() { s.plane.RunSealer(ctx) })
 	s.running.Go(func() { s.keepRouters(ctx) })
