@@ -132,3 +132,20 @@ type Query struct {
 type Finder interface {
 	Find(ctx context.Context, q Query) ([]Event, error)
 }
+
+// ErrorKey is what errors are grouped by. Name is the span's name or the log
+// record's body.
+type ErrorKey struct {
+	Code     string `json:"error_code"`
+	TenantID string `json:"tenant_id,omitempty"`
+	Name     string `json:"name"`
+}
+
+// ErrorGroup counts the events of one key, with one of their traces.
+type ErrorGroup struct {
+	ErrorKey
+	Count   int64     `json:"count"`
+	First   time.Time `json:"first"`
+	Last    time.Time `json:"last"`
+	TraceID string    `json:"trace_id,omitempty"`
+}

@@ -32,9 +32,9 @@ type batch struct {
 
 // errorRow repeats a row that carries an error code, on its own.
 type errorRow struct {
-	code, tenant string
-	time         int64
-	raw          []byte
+	code, tenant, service, version, name, trace string
+	time                                        int64
+	raw                                         []byte
 }
 
 func (b *batch) resource(res pcommon.Resource) {
@@ -101,7 +101,10 @@ func (b *batch) add() bool {
 	if code := r.ids[idCode]; code != "" {
 		one := newBuilder()
 		one.add(r)
-		b.errors = append(b.errors, errorRow{code, r.ids[idTenant], r.time, one.raw()})
+		b.errors = append(b.errors, errorRow{
+			code: code, tenant: r.ids[idTenant], service: r.ids[idService], version: r.ids[idVersion],
+			name: r.text[textName], trace: r.ids[idTrace], time: r.time, raw: one.raw(),
+		})
 	}
 	return true
 }

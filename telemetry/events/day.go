@@ -22,12 +22,17 @@ CREATE TABLE IF NOT EXISTS blocks (
 	data   BLOB NOT NULL
 );
 CREATE TABLE IF NOT EXISTS errors (
-	code   TEXT NOT NULL,
-	time   INTEGER NOT NULL,
-	tenant TEXT NOT NULL,
-	data   BLOB NOT NULL
+	code    TEXT NOT NULL,
+	time    INTEGER NOT NULL,
+	tenant  TEXT NOT NULL,
+	service TEXT NOT NULL,
+	version TEXT NOT NULL,
+	name    TEXT NOT NULL,
+	trace   TEXT NOT NULL,
+	data    BLOB NOT NULL
 );
 CREATE INDEX IF NOT EXISTS errors_by_code ON errors (code, time);
+CREATE INDEX IF NOT EXISTS errors_by_time ON errors (time);
 `
 
 // The sizes of blocks in rows: those below packBelow are merged into blocks
@@ -129,6 +134,8 @@ func (d *day) size() (bytes int64) {
 	return bytes
 }
 
+const insertError = "INSERT INTO errors (code, time, tenant, service, version, name, trace, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+
 const insertBlock = "INSERT INTO blocks (min, max, n, filter, data) VALUES (?, ?, ?, ?, ?)"
 
 func insert(tx *sql.Tx, b *newBlock) error {
@@ -156,7 +163,7 @@ func (d *day) insert(group []*write) error {
 		}
 		added = append(added, w.block.block)
 		for _, e := range w.errors {
-			if _, err := tx.Exec("INSERT INTO errors (code, time, tenant, data) VALUES (?, ?, ?, ?)", e.code, e.time, e.tenant, e.raw); err != nil {
+			if _, err := tx.Exec(insertError, e.code, e.time, e.tenant, e.service, e.version, e.name, e.trace, e.raw); err != nil {
 				return err
 			}
 		}

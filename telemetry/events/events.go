@@ -47,6 +47,7 @@ type Store struct {
 
 	writes  chan *write
 	closed  chan struct{} // closed by Close
+	ended   chan struct{} // closed when nothing is committed any more
 	closing sync.Once
 	running sync.WaitGroup
 }
@@ -75,7 +76,7 @@ func Open(dir string, o Options) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("create event store: %w", err)
 	}
-	s := &Store{dir: dir, opts: o, writes: make(chan *write, maxGroup), closed: make(chan struct{})}
+	s := &Store{dir: dir, opts: o, writes: make(chan *write, maxGroup), closed: make(chan struct{}), ended: make(chan struct{})}
 	paths, err := filepath.Glob(filepath.Join(dir, "events-*.db"))
 	if err != nil {
 		return nil, fmt.Errorf("list event store: %w", err)
@@ -94,7 +95,8 @@ func Open(dir string, o Options) (*Store, error) {
 	return s, nil
 }
 
-// Close commits what is pending and closes the files.
+// Close finishes the commit that is running and closes the files. Batches that
+// still wait are refused.
 func (s *Store) Close() error {
 	s.closing.Do(func() { close(s.closed) })
 	s.running.Wait()
@@ -147,8 +149,15 @@ func (s *Store) append(ctx context.Context, b *batch) error {
 	select {
 	case err := <-w.done:
 		return err
+	case <-s.ended:
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+	select {
+	case err := <-w.done: // it was among the last
+		return err
+	default:
+		return errClosed
 	}
 }
 
@@ -157,19 +166,13 @@ var errClosed = headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransien
 
 // commit writes batches in groups, one transaction each, until Close.
 func (s *Store) commit() {
+	defer close(s.ended)
 	for {
 		select {
 		case w := <-s.writes:
 			s.commitGroup(s.group(w))
 		case <-s.closed:
-			for {
-				select {
-				case w := <-s.writes:
-					w.done <- errClosed
-				default:
-					return
-				}
-			}
+			return
 		}
 	}
 }

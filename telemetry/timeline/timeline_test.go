@@ -143,3 +143,27 @@ func TestWaterfall(t *testing.T) {
 		t.Error("a service's name reaches the terminal as an escape sequence")
 	}
 }
+
+func TestReasonNamesWhatIsWorseOnTheCandidate(t *testing.T) {
+	t.Parallel()
+	group := func(code, tenant string, n int64) telemetry.ErrorGroup {
+		return telemetry.ErrorGroup{ErrorKey: telemetry.ErrorKey{Code: code, TenantID: tenant, Name: "score"}, Count: n, TraceID: "trace-" + code}
+	}
+	stable := []telemetry.ErrorGroup{group("TIMEOUT", "acme", 90), group("PARSE", "acme", 9)}
+	candidate := []telemetry.ErrorGroup{group("TIMEOUT", "acme", 10), group("PARSE", "acme", 4), group("DB_LOCKED", "globex", 30)}
+	changes := timeline.Compare(candidate, stable, 100, 900)
+	if len(changes) != 2 || changes[0].Code != "DB_LOCKED" || !changes[0].New || changes[1].Code != "PARSE" || changes[1].StableCount != 1 {
+		t.Fatalf("changes %+v", changes)
+	}
+	const want = "DB_LOCKED occurred 30 times on the candidate and never on stable; it came from score and hit tenant globex only. " +
+		"Also new or more frequent: PARSE. Example trace: trace-DB_LOCKED."
+	if got := timeline.Reason(changes); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	if got := timeline.Compare(candidate, stable, 0, 0); len(got) != 1 {
+		t.Errorf("without request counts: %+v", got)
+	}
+	if got := timeline.Reason(nil); got != "" {
+		t.Errorf("reason for nothing: %s", got)
+	}
+}
