@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/headgate/headgate"
@@ -136,10 +137,10 @@ func (j *Judge) pending(d Decision) Decision {
 		d.say(CodeLooksWorse, fmt.Sprintf("The candidate looks worse than stable (errors %s against %s), but that may still be chance; the next minutes decide.",
 			j.candidate, j.stable))
 	case j.proven == "":
-		d.say(CodeMoreData, fmt.Sprintf("Nothing speaks against the candidate so far (%s against %s on stable), but that is not enough to decide; %s.",
-			j.candidate, j.stable, j.forecast(d.RemainingSeconds)))
+		d.say(CodeMoreData, "Nothing speaks against the candidate so far ("+j.candidate.String()+" against "+j.stable.String()+
+			" on stable), but that is not enough to decide; "+forecast(d.RemainingSeconds)+".")
 	case j.elapsed < j.cfg.MinDurationSeconds:
-		d.say(CodeMinDuration, fmt.Sprintf("The candidate is no worse than stable so far; it is watched for %s at least.", span(j.cfg.MinDurationSeconds)))
+		d.say(CodeMinDuration, "The candidate is no worse than stable so far; it is watched for "+span(j.cfg.MinDurationSeconds)+" at least.")
 	default:
 		d.Verdict, d.Action, d.RemainingSeconds = headgate.Pass, Promote, 0
 		d.say(j.proven, j.passReason())
@@ -197,7 +198,7 @@ func (j *Judge) remaining() float64 {
 	return max(wait, seconds)
 }
 
-func (j *Judge) forecast(seconds float64) string {
+func forecast(seconds float64) string {
 	if seconds < 0 {
 		return "at this traffic it will not be within 30 days"
 	}
@@ -226,10 +227,11 @@ func (t Totals) String() string {
 	if t.Requests == 0 {
 		return "no requests"
 	}
-	return fmt.Sprintf("%s (%d of %d)", percent(float64(t.Errors)/float64(t.Requests)), t.Errors, t.Requests)
+	return percent(float64(t.Errors)/float64(t.Requests)) +
+		" (" + strconv.FormatInt(t.Errors, 10) + " of " + strconv.FormatInt(t.Requests, 10) + ")"
 }
 
-func percent(share float64) string { return fmt.Sprintf("%.3g %%", 100*share) }
+func percent(share float64) string { return strconv.FormatFloat(100*share, 'g', 3, 64) + " %" }
 
 func span(seconds float64) string {
 	return duration(math.Ceil(seconds)).String()

@@ -86,9 +86,8 @@ func (c Config) blockLimit(part, blocks float64) float64 {
 }
 
 func (e *errorTests) compare(nc, ns, ec, es float64) {
-	e.equal.add(nc, ns, ec, es)
+	e.equal.addWith(e.margin, nc, ns, ec, es)
 	e.large.add(nc, ns, ec, es)
-	e.margin.add(nc, ns, ec, es)
 	e.worst.add(nc, ns, ec, es)
 }
 

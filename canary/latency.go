@@ -15,6 +15,7 @@ type latencyTests struct {
 	frozen  bool
 	// Sums over the canary: stable's give the quantiles, both the reason.
 	stable, candidate [NumBuckets]int64
+	requests          int64 // of stable
 }
 
 // tailTest compares counts above one quantile.
@@ -62,6 +63,7 @@ func (l *latencyTests) compare(candidate, stable Histogram, nc, ns int64) {
 			t.ratio.add(float64(nc), float64(ns), float64(candidate.above(t.above)), float64(stable.above(t.above)))
 		}
 	}
+	l.requests += ns
 	for _, b := range candidate {
 		l.candidate[b[0]] += b[1]
 	}
@@ -127,11 +129,7 @@ func (l *latencyTests) observe(phi float64) {
 }
 
 func (l *latencyTests) freeze() {
-	var n int64
-	for _, c := range l.stable {
-		n += c
-	}
-	if n < referenceRequests {
+	if l.requests < referenceRequests {
 		return
 	}
 	for i, q := range tailQuantiles {

@@ -22,14 +22,25 @@ func newOddsRatio(null float64, alts []float64) *oddsRatio {
 func (o *oddsRatio) clear() { clear(o.scores) }
 
 // add scores exposures n and events e of the candidate (c) and stable (s).
-func (o *oddsRatio) add(nc, ns, ec, es float64) {
+func (o *oddsRatio) add(nc, ns, ec, es float64) { o.addWith(nil, nc, ns, ec, es) }
+
+// addWith scores a second null with the same alternatives at hardly more cost.
+func (o *oddsRatio) addWith(second *oddsRatio, nc, ns, ec, es float64) {
 	total := ec + es
 	if total == 0 {
 		return
 	}
 	base := ln(float64(o.null*nc) + ns)
+	base2 := base
+	if second != nil {
+		base2 = ln(float64(second.null*nc) + ns)
+	}
 	for i, alt := range o.alts {
-		o.scores[i] += float64(ec*o.gains[i]) + float64(total*(base-ln(float64(alt*nc)+ns)))
+		l := ln(float64(alt*nc) + ns)
+		o.scores[i] += float64(ec*o.gains[i]) + float64(total*(base-l))
+		if second != nil {
+			second.scores[i] += float64(ec*second.gains[i]) + float64(total*(base2-l))
+		}
 	}
 }
 

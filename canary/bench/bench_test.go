@@ -133,7 +133,7 @@ func TestClopperPearson(t *testing.T) {
 		k, n   int
 		lo, hi float64
 	}{{0, 10, 0, 0.3085}, {10, 10, 0.6915, 1}, {5, 10, 0.1871, 0.8129}, {0, 3000, 0, 0.00123}, {3, 100, 0.0062, 0.0852}} {
-		lo, hi := clopperPearson(c.k, c.n)
+		lo, hi := clopperPearson(c.k, c.n, 0.025)
 		if math.Abs(lo-c.lo) > 1e-4 || math.Abs(hi-c.hi) > 1e-4 {
 			t.Errorf("%d of %d: [%.4f, %.4f], want [%.4f, %.4f]", c.k, c.n, lo, hi, c.lo, c.hi)
 		}

@@ -24,6 +24,8 @@ type Scenario struct {
 	Kind Kind
 	// Unseen scenarios played no part in choosing any default.
 	Unseen bool
+	// Long scenarios are left out of quick benchmarks.
+	Long bool
 
 	Seconds float64
 	RPS     float64
@@ -154,8 +156,8 @@ func equalArms() []Scenario {
 		{Name: "load wave", Kind: Clean, Unseen: true, Load: wave(1, 0.6, 120), Base: wave(0.005, 0.6, 97), What: "traffic and errors of both arms rise and fall"},
 		{Name: "hardly any errors", Kind: Clean, Unseen: true, Base: constant(0.00005), What: "one error in 20,000 on both arms"},
 		{Name: "half and half", Kind: Clean, Unseen: true, Share: constant(0.5), What: "both arms get half"},
-		{Name: "30 minutes", Kind: Clean, Unseen: true, Seconds: 1800, RPS: 50, What: "a long canary at 50 rps"},
-		{Name: "cost A/A", Kind: Clean, Unseen: true, RPS: 50, Cost: &CostModel{Median: 0.02, Sigma: 1, TasksPerRequest: 0.2, Increase: 1}, What: "equal costs with a heavy tail are compared too"},
+		{Name: "30 minutes", Kind: Clean, Long: true, Unseen: true, Seconds: 1800, RPS: 50, What: "a long canary at 50 rps"},
+		{Name: "cost A/A", Kind: Clean, Long: true, Unseen: true, RPS: 50, Cost: &CostModel{Median: 0.02, Sigma: 1, TasksPerRequest: 0.2, Increase: 1}, What: "equal costs with a heavy tail are compared too"},
 		{Name: "pod hiccups", Kind: Stress, HiccupEvery: 600, HiccupLasts: 4, HiccupErrors: 0.5, What: "each pod fails half its requests for 4 s every 10 minutes"},
 		{Name: "clustered errors", Kind: Stress, Cluster: 4, What: "errors come four at a time"},
 		{Name: "dirty tenants", Kind: Stress, Tenants: tenants(10, false), What: "tenants' error rates differ twentyfold; requests are split inside each"},
@@ -165,7 +167,7 @@ func equalArms() []Scenario {
 		{Name: "hiccups and clusters", Kind: Stress, Unseen: true, HiccupEvery: 900, HiccupLasts: 3, HiccupErrors: 0.7, Cluster: 3, What: "both at once"},
 		{Name: "bursty tenants", Kind: Stress, Unseen: true, Tenants: tenants(10, false), Cluster: 5, Share: constant(0.2), What: "tenants' errors come five at a time; no shards show it"},
 		{Name: "hiccups, half", Kind: Stress, Unseen: true, Share: constant(0.5), HiccupEvery: 600, HiccupLasts: 4, HiccupErrors: 0.5, What: "one pod on each side, so no shards show it"},
-		{Name: "hiccups at 20 rps", Kind: Stress, RPS: 20, HiccupEvery: 600, HiccupLasts: 4, HiccupErrors: 0.5, What: "the same at less traffic"},
+		{Name: "hiccups at 20 rps", Kind: Stress, Long: true, RPS: 20, HiccupEvery: 600, HiccupLasts: 4, HiccupErrors: 0.5, What: "the same at less traffic"},
 	}
 }
 
@@ -207,7 +209,7 @@ func worseCandidates() []Scenario {
 		{Name: "limit, half, 20 rps", Kind: Limit, Unseen: true, RPS: 20, Share: constant(0.5), Ratio: constant(2), What: "the same on half of little traffic"},
 		{Name: "limit, few errors", Kind: Limit, Base: constant(0.002), Ratio: constant(2), What: "the same at 0.2 % errors"},
 		{Name: "pass at 200 rps", Kind: Good, Seconds: 1800},
-		{Name: "pass at 20 rps", Kind: Good, RPS: 20, Seconds: 7200},
+		{Name: "pass at 20 rps", Kind: Good, Long: true, RPS: 20, Seconds: 7200},
 		{Name: "pass, no errors, 50 rps", Kind: Good, Unseen: true, RPS: 50, Base: constant(0), Seconds: 1800},
 	}
 }

@@ -8,12 +8,12 @@ import (
 	"github.com/headgate/headgate/canary"
 )
 
-// clopperPearson returns the exact two-sided 95 % interval of a proportion.
-func clopperPearson(k, n int) (lo, hi float64) {
+// clopperPearson returns exact bounds of a proportion; each is wrong with
+// probability tail at most.
+func clopperPearson(k, n int, tail float64) (lo, hi float64) {
 	if n == 0 {
 		return 0, 1
 	}
-	const tail = 0.025
 	lo, hi = 0, 1
 	if k > 0 {
 		lo = solve(func(p float64) bool { return 1-binomialCDF(k-1, n, p) < tail })
