@@ -60,7 +60,7 @@ func (i Identity) May(role Role) error {
 		"this needs a credential with the role %s; headgate token create --role %s makes one", role, role)
 }
 
-// Narrow returns the caller acting for the requested tenant, or for its only
+// Narrow returns the caller acting for the requested tenant, or for its first
 // one when none is requested. A tenant outside its own is
 // TENANT_SCOPE_VIOLATION.
 func (i Identity) Narrow(requested string) (Identity, error) {
@@ -104,10 +104,14 @@ type Store interface {
 const prefix = "hg_"
 
 // Issue makes a credential and returns its token, which is shown once: only a
-// hash is kept. A ttl of 0 never expires.
+// hash is kept. A ttl of 0 never expires; a negative one is
+// REQ_VALIDATION_FAILED, and so are an unknown role and a tenant without a name.
 func Issue(ctx context.Context, s Store, name string, role Role, tenants []string, ttl time.Duration, now time.Time) (string, Credential, error) {
 	if name == "" || !slices.Contains(Roles(), role) {
 		return "", Credential{}, headgate.Invalidf("a credential needs a name and a role: viewer, releaser, approver or operator")
+	}
+	if ttl < 0 || slices.Contains(tenants, "") {
+		return "", Credential{}, headgate.Invalidf("a credential's time to live must not be negative and its tenants must have names")
 	}
 	secret := make([]byte, 32)
 	rand.Read(secret) // never fails, see crypto/rand
