@@ -16,7 +16,8 @@ import (
 func (db *DB) PutDocument(ctx context.Context, d control.Document) error {
 	return db.write(ctx, func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, `INSERT INTO documents (kind, id, release_id, tenant_id, at, body) VALUES (?, ?, ?, ?, ?, ?)
-			ON CONFLICT (kind, id) DO UPDATE SET body = excluded.body, at = excluded.at`,
+			ON CONFLICT (kind, id) DO UPDATE SET release_id = excluded.release_id, tenant_id = excluded.tenant_id,
+				body = excluded.body, at = excluded.at`,
 			d.Kind, d.ID, d.ReleaseID, d.TenantID, micros(d.At), string(d.Body))
 		return err
 	})

@@ -24,6 +24,9 @@ func scanRelease(row interface{ Scan(...any) error }) (pipeline.Record, error) {
 	if err != nil {
 		return r, err
 	}
+	if next == never {
+		next = 0
+	}
 	r.NextRunAt, r.DeadlineAt, r.StageStartedAt = fromMicros(next), fromMicros(deadline), fromMicros(started)
 	return r, errors.Join(
 		json.Unmarshal(release, &r.Release), json.Unmarshal(plan, &r.Plan), json.Unmarshal(state, &r.State))
@@ -45,18 +48,15 @@ func (db *DB) CreateRelease(ctx context.Context, c pipeline.Commit) (pipeline.Re
 		return r, err
 	}
 	err = db.write(ctx, func(tx *sql.Tx) error {
-		if err := refuseQuarantined(ctx, tx, r); err != nil {
-			return err
-		}
 		res, err := tx.ExecContext(ctx, `INSERT INTO releases
 			(id, service, digest, created_at, `+releaseColumns+`) VALUES (`+placeholders(15)+`) ON CONFLICT DO NOTHING`,
 			r.ID, r.Service, r.Digest, micros(r.CreatedAt), r.Phase, r.PlanVersion, r.Attempt, r.Gen, r.Epoch,
-			micros(r.NextRunAt), micros(r.DeadlineAt), micros(r.StageStartedAt), release, plan, state)
+			nextRun(r), micros(r.DeadlineAt), micros(r.StageStartedAt), release, plan, state)
 		if err != nil {
 			return err
 		}
 		if n, err := res.RowsAffected(); err != nil || n == 1 {
-			return errors.Join(err, insertTrail(ctx, tx, c))
+			return errors.Join(err, refuseQuarantined(ctx, tx, r), insertTrail(ctx, tx, c))
 		}
 		stored, err := scanRelease(tx.QueryRowContext(ctx, `SELECT `+releaseColumns+` FROM releases WHERE id = ?`, r.ID))
 		if err != nil {
@@ -218,7 +218,7 @@ func (db *DB) Commit(ctx context.Context, c pipeline.Commit) error {
 		}
 		res, err := tx.ExecContext(ctx, `UPDATE releases SET phase = ?, attempt = ?, deadline_at = ?, stage_started_at = ?,
 			release = ?, state = ?, lease_owner = '', lease_until = 0,
-			next_run_at = CASE WHEN gen > ? THEN ? ELSE ? END WHERE id = ? AND epoch = ?`,
+			next_run_at = CASE WHEN gen > ? THEN ? ELSE ? END WHERE id = ? AND epoch = ? AND lease_owner <> ''`,
 			r.Phase, r.Attempt, micros(r.DeadlineAt), micros(r.StageStartedAt), release, state,
 			c.ClaimedGen, now, nextRun(r), r.ID, r.Epoch)
 		if err := mustChange(res, err, r.ID); err != nil {
