@@ -87,14 +87,41 @@ func (r *Receiver) exportTraces(ctx context.Context, tenant string, body []byte,
 }
 
 func decode(body []byte, json bool, fromProto, fromJSON func([]byte) error) error {
-	unmarshal := fromProto
+	unmarshal := fromProto // refuses deep nesting by itself
 	if json {
+		if deep(body) {
+			return errMalformed
+		}
 		unmarshal = fromJSON
 	}
 	if err := unmarshal(body); err != nil {
 		return errMalformed.Wrap(err)
 	}
 	return nil
+}
+
+// maxDepth is far beyond what OTLP needs and far below what a stack bears.
+const maxDepth = 256
+
+// deep reports whether a JSON text nests deeper than maxDepth.
+func deep(text []byte) bool {
+	depth, quoted := 0, false
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '{' || c == '[':
+			if depth++; depth > maxDepth {
+				return true
+			}
+		case c == '}' || c == ']':
+			depth--
+		}
+	}
+	return false
 }
 
 func (r *Receiver) handle(signal string, do export) http.Handler {

@@ -10,6 +10,9 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -34,9 +37,11 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/headgate/headgate"
 	"github.com/headgate/headgate/telemetry"
+	"github.com/headgate/headgate/telemetry/events"
 	"github.com/headgate/headgate/telemetry/metrics"
 	"github.com/headgate/headgate/telemetry/otlp"
 )
@@ -540,4 +545,93 @@ func (r *recorder) Write(p []byte) (int, error) {
 		r.code = http.StatusOK
 	}
 	return len(p), nil
+}
+
+func TestSecretsNeverReachTheDisk(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	store, err := events.Open(dir, events.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := setup(t, func(b *bundle) { b.Logs, b.Traces = store, store })
+	secrets := []string{"s3cr3t-bearer-value", "hunter2222", "AKIAIOSFODNN7EXAMPLE", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc"}
+	var records, attributes strings.Builder
+	for i, s := range []string{"Authorization: Bearer " + secrets[0], "password=" + secrets[1], secrets[2], "jwt " + secrets[3]} {
+		if i > 0 {
+			records.WriteString(",")
+			attributes.WriteString(",")
+		}
+		fmt.Fprintf(&records, `{"body":{"stringValue":%q},"attributes":[{"key":"request_id","value":{"stringValue":"req_1"}}]}`, s)
+		fmt.Fprintf(&attributes, `{"key":"a%d","value":{"stringValue":%q}}`, i, s)
+	}
+	for path, body := range map[string]string{
+		"/v1/logs": `{"resourceLogs":[{"scopeLogs":[{"logRecords":[` + records.String() + `]}]}]}`,
+		"/v1/traces": `{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174","name":"x","attributes":[` +
+			attributes.String() + `,{"key":"request_id","value":{"stringValue":"req_1"}},{"key":"error_code","value":{"stringValue":"E"}}]}]}]}]}`,
+	} {
+		if resp, answer := b.post(t, path, "application/json", []byte(body)); resp.StatusCode != http.StatusOK {
+			t.Fatalf("%s: %s", resp.Status, answer)
+		}
+	}
+	b.stop(t)
+	found, err := store.Find(t.Context(), telemetry.Query{RequestID: "req_1"})
+	if err != nil || len(found) != 5 {
+		t.Fatalf("%d events, %v", len(found), err)
+	}
+	stored := fmt.Sprintf("%+v", found) // blocks are compressed, so the files alone prove nothing
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stored += string(text)
+	}
+	for _, s := range secrets {
+		if strings.Contains(stored, s) {
+			t.Errorf("%s reached the disk", s)
+		}
+	}
+}
+
+// nested is a log body of lists within lists, deep enough to exhaust a stack.
+func nested(depth int) (asProto, asJSON []byte) {
+	var back []byte // built from the innermost value outwards, in reverse
+	wrap := func(field protowire.Number) {
+		size := protowire.AppendVarint(nil, uint64(len(back)))
+		tag := protowire.AppendTag(nil, field, protowire.BytesType)
+		slices.Reverse(size)
+		slices.Reverse(tag)
+		back = append(append(back, size...), tag...)
+	}
+	for range depth {
+		wrap(1) // ArrayValue.values
+		wrap(5) // AnyValue.array_value
+	}
+	for _, field := range []protowire.Number{5, 2, 2, 1} { // body, log_records, scope_logs, resource_logs
+		wrap(field)
+	}
+	slices.Reverse(back)
+	asJSON = fmt.Appendf(nil, `{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":%s{}%s}]}]}]}`,
+		strings.Repeat(`{"arrayValue":{"values":[`, depth), strings.Repeat(`]}}`, depth))
+	return back, asJSON
+}
+
+func TestDeepNestingIsRefused(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	asProto, asJSON := nested(500_000)
+	if resp, _ := b.post(t, "/v1/logs", "application/x-protobuf", asProto); resp.StatusCode != http.StatusBadRequest {
+		t.Errorf("protobuf: %s", resp.Status)
+	}
+	if resp, _ := b.post(t, "/v1/logs", "application/json", asJSON); resp.StatusCode != http.StatusBadRequest {
+		t.Errorf("JSON: %s", resp.Status)
+	}
 }
