@@ -41,9 +41,10 @@ type result struct {
 	ok bool
 	// why says why it is not ok.
 	why string
-	// stdout is the last line that the command printed there.
-	stdout string
-	took   time.Duration
+	// last is the last line that the command printed, stdout the last one
+	// there.
+	last, stdout string
+	took         time.Duration
 }
 
 // run runs the command without a shell. When the time is up, or ctx ends, it
@@ -62,7 +63,7 @@ func (c command) run(ctx context.Context) (result, error) {
 	err := cmd.Run()
 	stdout.flush()
 	stderr.flush()
-	res := result{ok: err == nil, stdout: stdout.last, took: time.Since(start)}
+	res := result{ok: err == nil, last: out.last, stdout: stdout.last, took: time.Since(start)}
 	switch {
 	case ctx.Err() != nil:
 		return res, ctx.Err()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -59,7 +60,7 @@ func (a *app) showSettings(s config.Settings, origin bool, output string) error 
 	}
 	rows := make([][]string, len(values))
 	for i, v := range values {
-		if rows[i] = []string{v.Key, v.Value}; origin {
+		if rows[i] = []string{v.Key, cmp.Or(v.Value, "–")}; origin {
 			rows[i] = append(rows[i], v.Origin, v.Variable)
 		}
 	}

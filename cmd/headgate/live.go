@@ -99,7 +99,7 @@ func (p *liveProgress) draw(above string) {
 	p.drawn = 0
 	if p.rel != nil {
 		width, height, err := term.GetSize(int(p.out.Fd()))
-		if err != nil {
+		if err != nil || width <= 0 || height <= 0 {
 			width, height = 80, 24
 		}
 		lines := liveLines(*p.rel, p.message, time.Now())

@@ -86,7 +86,11 @@ func (a *app) run(ctx context.Context, args []string) int {
 func (a *app) printError(err error) {
 	var e *headgate.Error
 	if errors.As(err, &e) {
-		fmt.Fprintf(a.stderr, "headgate: %s [%s]\n", e.Message, e.Code)
+		where := e.Code
+		if id, ok := e.Details["request_id"].(string); ok && id != "" {
+			where += ", request " + id
+		}
+		fmt.Fprintf(a.stderr, "headgate: %s [%s]\n", e.Message, where)
 		return
 	}
 	fmt.Fprintf(a.stderr, "headgate: %v\n", err)
@@ -100,7 +104,7 @@ func (a *app) root() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
-		Args:          usage(cobra.NoArgs),
+		Args:          onlyCommands,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
@@ -114,7 +118,7 @@ func (a *app) root() *cobra.Command {
 func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if err := check(c, args); err != nil {
-			return usageError{err}
+			return usageError{fmt.Errorf("%w; usage: %s", err, c.UseLine())}
 		}
 		return nil
 	}

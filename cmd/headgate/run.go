@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -170,7 +172,7 @@ func (r *run) command(ctx context.Context, name string, c config.Command) (resul
 	if err != nil {
 		return result{}, err
 	}
-	r.o.progress.say(fmt.Sprintf("%s: running %s", name, c.Run[0]))
+	r.o.progress.say(printable(fmt.Sprintf("%s: running %s %s", name, filepath.Base(cmd.argv[0]), strings.Join(cmd.argv[1:], " "))))
 	return cmd.run(ctx)
 }
 
@@ -192,7 +194,7 @@ func (r *run) report(ctx context.Context, stage headgate.Stage, res result) erro
 	case !res.ok:
 		verdict, summary = headgate.Fail, res.why
 	case res.took > 0:
-		summary = "took " + seconds(res.took)
+		summary = cmp.Or(res.last, "took "+seconds(res.took))
 	}
 	return r.repeat(ctx, func() error {
 		_, err := r.client.ReportStage(ctx, r.o.releaseID, stage, verdict, printable(summary))

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,7 +35,7 @@ func newTokenCreateCommand(a *app) *cobra.Command {
 		Example: "  (umask 077; headgate token create --data /var/lib/headgate --name ci --role releaser --expires 2160h > ci.token)",
 		Args:    usage(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if name == "" || role == "" {
+			if name == "" || !slices.Contains(access.Roles(), access.Role(role)) {
 				return usageError{errors.New("--name and --role are required; the role is one of viewer, releaser, approver, operator")}
 			}
 			if expires < 0 {
