@@ -3,6 +3,7 @@ package events_test
 import (
 	"bufio"
 	"context"
+	"database/sql"
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
@@ -471,5 +472,50 @@ func TestErrorsAreCountedByVersion(t *testing.T) {
 	}
 	if _, err := s.Errors(t.Context(), events.ErrorQuery{}); err == nil {
 		t.Error("a query without a service was accepted")
+	}
+}
+
+func TestVerifyFindsAndRemovesDamage(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s, err := events.Open(dir, events.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		mustTraces(t, s, "", spans(i*10, 10, nil))
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if found, err := events.Verify(t.Context(), dir, false); err != nil || len(found) != 0 {
+		t.Fatalf("an intact store: %+v, %v", found, err)
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "events-*.db"))
+	if err != nil || len(files) != 1 {
+		t.Fatal(files, err)
+	}
+	db, err := sql.Open("sqlite", files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Exec("UPDATE blocks SET data = substr(data, 1, length(data) - 3) WHERE id = 2"); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	found, err := events.Verify(t.Context(), dir, true)
+	if err != nil || len(found) != 1 || found[0].Block != 2 || found[0].Rows != 10 || !found[0].Repaired {
+		t.Fatalf("found %+v, %v", found, err)
+	}
+	s = open(t, dir, events.Options{})
+	for request, want := range map[string]int{"req_0": 5, "req_2": 0, "req_4": 5} {
+		if got := find(t, s, telemetry.Query{RequestID: request}); len(got) != want {
+			t.Errorf("%s has %d spans, want %d", request, len(got), want)
+		}
+	}
+	if _, err := events.Verify(t.Context(), t.TempDir(), false); err == nil {
+		t.Error("an empty folder was verified")
 	}
 }
