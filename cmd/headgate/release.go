@@ -92,7 +92,11 @@ func newReleaseRunCommand(a *app) *cobra.Command {
 
 // finish ends a command that watched a release.
 func (a *app) finish(ctx context.Context, cl *client.Client, rel client.Release, err error, output string) error {
-	if ctx.Err() != nil && rel.ID != "" && !rel.Done() {
+	if ctx.Err() != nil && rel.ID == "" {
+		fmt.Fprintln(a.stderr, "headgate: stopped before there was a release to watch")
+		return exitCode(exitError)
+	}
+	if ctx.Err() != nil && !rel.Done() {
 		fmt.Fprintf(a.stderr, "headgate: stopped watching; release %s goes on without you\n"+
 			"  watch it again:  headgate release watch %[1]s\n  stop it:         headgate release abort %[1]s --reason '…'\n", rel.ID)
 		return exitCode(exitError)

@@ -110,7 +110,10 @@ func (r *run) follow(ctx context.Context, rel client.Release, build result) (cli
 			cancelled := fmt.Errorf("release %s could not be aborted: %w", rel.ID, aerr)
 			return rel, errors.Join(err, cancelled)
 		}
-	} else {
+	} else if err != nil {
+		if ctx.Err() != nil {
+			r.o.progress.say("what was not reported yet is missing now: the release waits for it until the stage's deadline")
+		}
 		err = nil
 	}
 	w := <-end
