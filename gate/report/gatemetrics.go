@@ -12,7 +12,8 @@ import (
 )
 
 // gateMetrics is a gate's own request: {"dataset_id", "metrics": {…}}, with
-// "samples": {"api_p95_s": 1200} beside it if the writer counted.
+// "samples": {"api_p95_s": 1200} or "samples": 1200 beside it if the writer
+// counted.
 type gateMetrics struct {
 	DatasetID string         `json:"dataset_id,omitempty"`
 	Metrics   map[string]any `json:"metrics"`
@@ -23,8 +24,11 @@ type gateMetrics struct {
 // the empty name.
 type sampleCounts map[string]int64
 
-// UnmarshalJSON reads an object or one number.
+// UnmarshalJSON reads an object or one number; null means that nobody counted.
 func (s *sampleCounts) UnmarshalJSON(data []byte) error {
+	if string(data) == "null" {
+		return nil
+	}
 	var one int64
 	if err := json.Unmarshal(data, &one); err == nil {
 		*s = sampleCounts{"": one}

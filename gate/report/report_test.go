@@ -202,6 +202,8 @@ func TestTraps(t *testing.T) {
 		{name: "sarif: no results is not none found", format: "sarif", report: `{"version":"2.1.0","runs":[{"tool":{"driver":{"name":"gitleaks"}}}]}`, verdict: headgate.Insufficient, reason: "nothing was scanned", metric: "secret_scan_findings"},
 		{name: "sarif: the tool failed", format: "sarif", report: `{"version":"2.1.0","runs":[{"tool":{"driver":{"name":"x"}},"invocations":[{"executionSuccessful":false}],"results":[]}]}`, verdict: headgate.Broken},
 		{name: "sarif: results elsewhere", format: "sarif", report: `{"version":"2.1.0","runs":[{"tool":{"driver":{"name":"x"}},"externalPropertyFileReferences":{"results":[{}]},"results":[]}]}`, verdict: headgate.Insufficient},
+		{name: "gate-metrics: one count for all", format: "gate-metrics", report: `{"metrics":{"api_p95_s":1},"samples":40}`, verdict: headgate.Pass, metric: "api_p95_s", value: 1.0, samples: 40},
+		{name: "gate-metrics: null is not zero samples", format: "gate-metrics", report: `{"metrics":{"api_p95_s":1},"samples":null}`, verdict: headgate.Pass, metric: "api_p95_s", value: 1.0, samples: -1},
 		{name: "spdx: nothing listed", format: "spdx", report: `{"spdxVersion":"SPDX-2.3","packages":[]}`, verdict: headgate.Fail, reason: "lists nothing"},
 		{name: "cyclonedx: nothing listed", format: "cyclonedx", report: `{"bomFormat":"CycloneDX","specVersion":"1.6"}`, verdict: headgate.Fail, reason: "lists nothing"},
 	}
