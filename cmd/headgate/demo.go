@@ -34,7 +34,7 @@ func newDemoCommand(a *app) *cobra.Command {
 	f.StringVar(&o.keep, "keep", "", "folder to leave data, reports and bundles in")
 	f.BoolVar(&o.exit, "exit", false, "end when the releases have ended, instead of serving until Ctrl-C")
 	f.BoolVar(&o.json, "json", false, "print the table as JSON")
-	f.Float64Var(&o.rps, "rps", 80, "user requests a second")
+	f.Float64Var(&o.rps, "rps", 120, "user requests a second")
 	return c
 }
 

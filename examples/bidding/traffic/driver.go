@@ -17,6 +17,9 @@ import (
 	"github.com/headgate/headgate/examples/bidding/dataset"
 )
 
+// people are how many of a tenant's users are at work at the same time.
+const people = 100
+
 // maxKept bounds the reports that a tenant's users still read and the jobs
 // that they wait for.
 const maxKept = 64
@@ -160,14 +163,17 @@ type job struct{ id, supplier, evaluation string }
 // is something to do, and a read otherwise.
 func (d *Driver) step(ctx context.Context, t *tenant, rnd *rand.Rand) {
 	t.mu.Lock()
-	if rnd.IntN(10) == 0 {
+	// Several people of a tenant are at work; now and then one leaves and
+	// another comes.
+	if rnd.IntN(2) == 0 {
 		t.session++
 	}
+	person := t.session + rnd.IntN(people)
 	c := &client.Client{
 		BaseURL: d.opts.BaseURL, Token: t.token, HTTP: d.opts.HTTP,
 		Header: http.Header{
 			"X-Tenant-Id":  {t.id},
-			"X-Session-Id": {fmt.Sprintf("%s-%d", t.project, t.session)},
+			"X-Session-Id": {fmt.Sprintf("%s-%d", t.project, person)},
 		},
 		Observe: func(res *http.Response, err error) { d.count(ctx, res, err) },
 	}
