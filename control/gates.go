@@ -167,7 +167,7 @@ func (p *Plane) measure(ctx context.Context, in *gate.Input, scope dictionary.Sc
 		if err != nil {
 			return nil, err
 		}
-		origin := gate.Origin{Source: q, Window: scope.Window.String()}
+		origin := gate.Origin{Source: q, Window: window(scope.Window)}
 		if !ok || v != v {
 			origin.Samples = &zero
 			missing = append(missing, metric)
@@ -177,6 +177,18 @@ func (p *Plane) measure(ctx context.Context, in *gate.Input, scope dictionary.Sc
 		in.Origins[metric] = origin
 	}
 	return missing, nil
+}
+
+// window writes a duration as PromQL does: 10m, not 10m0s.
+func window(d time.Duration) string {
+	switch {
+	case d%time.Hour == 0:
+		return fmt.Sprintf("%dh", d/time.Hour)
+	case d%time.Minute == 0:
+		return fmt.Sprintf("%dm", d/time.Minute)
+	default:
+		return d.String()
+	}
 }
 
 // typed gives a figure the type that the contract asks for.

@@ -43,8 +43,16 @@ func (p *Plane) Report(ctx context.Context, who access.Identity, id string) (rep
 	if out.Readiness, err = p.reportReadiness(ctx, id); err != nil {
 		return out, err
 	}
-	out.Rollback, err = p.reportRollback(ctx, rec)
-	return out, err
+	if out.Rollback, err = p.reportRollback(ctx, rec); err != nil || out.Rollback == nil || out.Canary == nil {
+		return out, err
+	}
+	for _, pt := range out.Canary.Points {
+		if pt.CandidateErrors > 0 {
+			out.Rollback.FirstBadAt = pt.Time
+			break
+		}
+	}
+	return out, nil
 }
 
 // reportEvidence adds the statements of a release, and what the newest of them
