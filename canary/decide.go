@@ -33,6 +33,7 @@ func (j *Judge) evidence() Evidence {
 		Alarm:     j.errors.alarm.value,
 		NoWorse:   j.errors.noWorse.value,
 		BelowSLO:  j.errors.below.value,
+		Quiet:     j.errors.quiet.value,
 		Kill:      j.errors.killLevel(),
 		Split:     j.split.level(),
 		Tempering: j.tempering.phi,
@@ -158,12 +159,11 @@ func (d *Decision) say(code, reason string) { d.Reasons, d.Reason = []string{cod
 // good, unless the candidate gets worse. Ratios of errors say nothing when even
 // stable's are negligible; then the candidate is held to the SLO instead.
 func (j *Judge) prove(e Evidence) {
-	level := 1 / j.cfg.Beta
 	switch {
 	case j.proven != "":
-	case e.NoWorse >= level:
+	case e.NoWorse >= j.cfg.ratioLevel():
 		j.proven = CodeNoWorse
-	case e.BelowSLO >= level && j.errors.quiet.value >= level:
+	case e.BelowSLO >= 1/j.cfg.Beta && j.errors.quiet.value >= j.cfg.quietLevel():
 		j.proven = CodeBelowSLO
 	}
 }

@@ -64,9 +64,9 @@ func newErrorTests(cfg Config) *errorTests {
 		negligibleRate: newRate(cfg.NegligibleErrorRate, rates),
 		above:          newMixture(powerPrior(rates, 0), reserve, cfg.Hazard, noLimit),
 		sloRate:        newRate(cfg.SLOErrorRate, low),
-		below:          newMixture(powerPrior(low, 0), 0, cfg.Hazard, noLimit),
+		below:          newMixture(powerPrior(low, -0.5), 0, cfg.Hazard, noLimit),
 		quietRate:      newRate(2*cfg.NegligibleErrorRate, quiet),
-		quiet:          newMixture(powerPrior(quiet, 0), 0, cfg.Hazard, noLimit),
+		quiet:          newMixture(powerPrior(quiet, -0.5), 0, cfg.Hazard, noLimit),
 		marginLevels:   cfg.MarginAlpha / cfg.Alpha,
 	}
 	if cfg.KillErrorRate > 0 {
@@ -156,6 +156,10 @@ func (e *errorTests) level() float64 {
 	return min(worse, float64(e.marginLevels*e.beyond.value), e.above.value)
 }
 
+// ratioLevel and quietLevel share beta between the two ways to pass.
+func (c Config) ratioLevel() float64 { return 1 / (0.8 * c.Beta) }
+func (c Config) quietLevel() float64 { return 1 / (0.2 * c.Beta) }
+
 func (e *errorTests) killLevel() float64 {
 	if e.killRate == nil {
 		return 1
@@ -198,14 +202,13 @@ const chance = 0.75
 // secondsToPass is the median time to a pass at these rates per second of
 // requests if both arms fail at the given rate.
 func (e *errorTests) secondsToPass(cfg Config, candidate, stable, errorRate, phi float64) float64 {
-	level := 1 / cfg.Beta
 	o := newOddsRatio(e.worst.null, e.worst.alts)
 	o.add(candidate, stable, float64(candidate*errorRate), float64(stable*errorRate))
-	seconds := e.noWorse.secondsTo(level, scaled(o.scores, phi))
+	seconds := e.noWorse.secondsTo(cfg.ratioLevel(), scaled(o.scores, phi))
 	if errorRate <= cfg.NegligibleErrorRate {
 		seconds = min(seconds, max(
-			e.below.secondsTo(level, e.sloRate.drift(candidate, errorRate, phi)),
-			e.quiet.secondsTo(level, e.quietRate.drift(stable, errorRate, phi))))
+			e.below.secondsTo(1/cfg.Beta, e.sloRate.drift(candidate, errorRate, phi)),
+			e.quiet.secondsTo(cfg.quietLevel(), e.quietRate.drift(stable, errorRate, phi))))
 	}
 	return float64(chance * seconds)
 }

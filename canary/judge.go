@@ -141,6 +141,7 @@ func (j *Judge) count(t *Tick, from time.Time) tickTotals {
 		tick.candidate.add(s.Candidate)
 		j.tempering.add(s.Shards)
 	}
+	j.tempering.addTick(tick.stable)
 	if j.warm.IsZero() && tick.candidate.Requests > 0 {
 		j.warm = from.Add(duration(j.cfg.WarmUpSeconds))
 	}

@@ -2,6 +2,8 @@ package canary
 
 // tempering estimates how much more parts of stable differ from each other
 // than chance explains, from earlier blocks only. Evidence is divided by it.
+// The parts are the shards of a block or, when ticks have none, two ticks in a
+// row: that shows clusters and hiccups, too, if not those of single instances.
 type tempering struct {
 	least float64
 	phi   float64
@@ -9,6 +11,8 @@ type tempering struct {
 	shards []Shard
 	sum    float64
 	weight float64
+	// pair holds a tick that waits for the next.
+	pair []Shard
 }
 
 const (
@@ -33,31 +37,49 @@ func (t *tempering) add(shards []Shard) {
 	}
 }
 
-// endBlock adds the block's Pearson statistic to the estimate.
+// addTick takes stable's counts of a tick over all tenants.
+func (t *tempering) addTick(stable Totals) {
+	if len(t.shards) > 0 {
+		return
+	}
+	t.pair = append(t.pair, Shard(stable))
+	if len(t.pair) == 2 {
+		t.compare(t.pair)
+		t.pair = t.pair[:0]
+	}
+}
+
+// endBlock makes the estimate of all blocks so far the one in use.
 func (t *tempering) endBlock() {
+	t.compare(t.shards)
+	clear(t.shards)
+	t.phi = max(t.least, t.sum/t.weight)
+}
+
+// compare adds Pearson's statistic of some parts to the estimate.
+func (t *tempering) compare(parts []Shard) {
 	var requests, errors int64
 	used := 0
-	for _, s := range t.shards {
+	for _, s := range parts {
 		requests += s.Requests
 		errors += s.Errors
 		if s.Requests > 0 {
 			used++
 		}
 	}
-	if used > 1 && errors > 0 && errors < requests {
-		p := float64(errors) / float64(requests)
-		var chi2 float64
-		for _, s := range t.shards {
-			if s.Requests > 0 {
-				n := float64(s.Requests)
-				d := float64(s.Errors) - float64(n*p)
-				chi2 += float64(d*d) / float64(float64(n*p)*(1-p))
-			}
-		}
-		df := float64(used - 1)
-		t.sum += float64(min(chi2/df, temperingClip) * df)
-		t.weight += df
-		t.phi = max(t.least, t.sum/t.weight)
+	if used < 2 || errors == 0 || errors == requests {
+		return
 	}
-	clear(t.shards)
+	p := float64(errors) / float64(requests)
+	var chi2 float64
+	for _, s := range parts {
+		if s.Requests > 0 {
+			n := float64(s.Requests)
+			d := float64(s.Errors) - float64(n*p)
+			chi2 += float64(d*d) / float64(float64(n*p)*(1-p))
+		}
+	}
+	df := float64(used - 1)
+	t.sum += float64(min(chi2/df, temperingClip) * df)
+	t.weight += df
 }

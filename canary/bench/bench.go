@@ -29,7 +29,7 @@ type Options struct {
 	Config *canary.Config
 	// Runs per scenario. Zero is the default: 10,000 with equal arms and 2,000
 	// with a worse candidate; quick 3,000 and 1,000 (also under stress). Rivals
-	// get a fifth.
+	// get a fifth, quick a tenth.
 	Runs int
 	// Only limits the scenarios by name; empty is all. Goals need all.
 	Only []string
@@ -129,7 +129,11 @@ func runScenario(ctx context.Context, o Options, s *Scenario, rivals *tally) ([]
 	if o.NoRivals || s.Kind == Limit || s.Kind == Good {
 		return cells, nil
 	}
-	return cells, rivals.run(ctx, o, s, max(1, runs/5))
+	part := 5
+	if o.Quick {
+		part = 10
+	}
+	return cells, rivals.run(ctx, o, s, max(1, runs/part))
 }
 
 // runProduct simulates runs in which the judge controls the share.

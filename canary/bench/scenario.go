@@ -165,8 +165,9 @@ func equalArms() []Scenario {
 		{Name: "long hiccups", Kind: Stress, HiccupEvery: 1800, HiccupLasts: 8, HiccupErrors: 0.3, What: "rarer, but twice as long"},
 		{Name: "total hiccups", Kind: Stress, HiccupEvery: 1200, HiccupLasts: 3, HiccupErrors: 1, What: "each pod fails everything for 3 s every 20 minutes"},
 		{Name: "hiccups and clusters", Kind: Stress, Unseen: true, HiccupEvery: 900, HiccupLasts: 3, HiccupErrors: 0.7, Cluster: 3, What: "both at once"},
-		{Name: "bursty tenants", Kind: Stress, Unseen: true, Tenants: tenants(10, false), Cluster: 5, Share: constant(0.2), What: "tenants' errors come five at a time; no shards show it"},
-		{Name: "hiccups, half", Kind: Stress, Unseen: true, Share: constant(0.5), HiccupEvery: 600, HiccupLasts: 4, HiccupErrors: 0.5, What: "one pod on each side, so no shards show it"},
+		{Name: "bursty tenants", Kind: Stress, Tenants: tenants(10, false), Cluster: 5, Share: constant(0.2), What: "tenants' errors come five at a time, and no shards show it"},
+		{Name: "hiccups, half", Kind: Stress, Share: constant(0.5), HiccupEvery: 600, HiccupLasts: 4, HiccupErrors: 0.5, What: "one pod on each side, so no shards show it"},
+		{Name: "bursts on a third", Kind: Stress, Unseen: true, RPS: 60, Share: constant(0.3), Cluster: 3, Base: constant(0.01), What: "errors come three at a time, at other traffic"},
 		{Name: "hiccups at 20 rps", Kind: Stress, Long: true, RPS: 20, HiccupEvery: 600, HiccupLasts: 4, HiccupErrors: 0.5, What: "the same at less traffic"},
 	}
 }
