@@ -78,7 +78,10 @@ func (s *Store) instant(ctx context.Context, query string, at time.Time, use fun
 // when there is no data; NaN is returned as it is. More than one series is
 // REQ_VALIDATION_FAILED.
 func (s *Store) Number(ctx context.Context, query string, at time.Time) (v float64, ok bool, err error) {
-	samples, err := s.Instant(ctx, query, at)
+	return number(s.Instant(ctx, query, at))
+}
+
+func number(samples []Sample, err error) (v float64, ok bool, _ error) {
 	if err != nil {
 		return math.NaN(), false, err
 	}
