@@ -1,0 +1,474 @@
+package pipeline_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/canary"
+	"github.com/headgate/headgate/pipeline"
+	"github.com/headgate/headgate/rollout"
+)
+
+func TestGoodReleaseIsPromoted(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.start()
+	w.create("good")
+	r := w.awaitDone("good")
+	w.wantOutcome(r, headgate.Promoted, "")
+	w.wantGaplessTicks(r)
+	if !w.router.met("good") {
+		t.Error("no user ever met the candidate")
+	}
+	w.router.do(func(router *router) {
+		if got := router.split.Stable; got.Version != "v-good" || router.share() != 0 {
+			t.Errorf("the router serves %+v with share %v", got, router.share())
+		}
+	})
+	if st, err := w.db.Service(t.Context(), service); err != nil || st.Stable.Version != "v-good" {
+		t.Errorf("stable is %+v, %v", st.Stable, err)
+	}
+	runs, err := w.db.StageRuns(t.Context(), "good")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stages []headgate.Stage
+	for _, run := range runs {
+		stages = append(stages, run.Stage)
+		if run.Verdict != headgate.Pass || run.EndedAt.IsZero() {
+			t.Errorf("stage run %+v", run)
+		}
+	}
+	if !slices.Equal(stages, headgate.Stages()) {
+		t.Errorf("stages %v, want all in order", stages)
+	}
+	w.wantEventsInOrder("good", "release_created", "canary_started", "stage_finished", "release_promoted")
+	for call, n := range w.allCalls() {
+		if n != 1 {
+			t.Errorf("%s was done %d times", call, n)
+		}
+	}
+}
+
+func TestFailingStageBlocks(t *testing.T) {
+	t.Parallel()
+	fail := func(v headgate.Verdict, reasons ...string) pipeline.Runner {
+		return func(context.Context, pipeline.Record) (pipeline.Result, error) {
+			return pipeline.Result{Verdict: v, Reasons: reasons, Summary: "no"}, nil
+		}
+	}
+	for _, tt := range []struct {
+		stage headgate.Stage
+		run   pipeline.Runner
+		want  string
+	}{
+		{headgate.StageContract, fail(headgate.Fail, "BREAKING_CHANGE"), "BREAKING_CHANGE"},
+		{headgate.StageReplay, fail(headgate.Fail), "REPLAY_FAIL"},
+		{headgate.StageGateD, fail(headgate.Insufficient), "GATE_D_INSUFFICIENT"},
+		{headgate.StageRollout, fail(headgate.Broken), "ROLLOUT_BROKEN"},
+		{headgate.StageReplay, func(context.Context, pipeline.Record) (pipeline.Result, error) {
+			return pipeline.Result{}, errors.New("secret cause")
+		}, "REPLAY_BROKEN"},
+	} {
+		t.Run(tt.want, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.runners[tt.stage] = tt.run
+			w.start()
+			w.create("bad")
+			r := w.awaitDone("bad")
+			w.wantOutcome(r, headgate.Blocked, tt.stage, tt.want)
+			if w.router.met("bad") || len(w.router.applied) != 0 {
+				t.Error("the router heard of a release that was blocked")
+			}
+			if w.quarantined(r) {
+				t.Error("a digest that no user met is in quarantine")
+			}
+		})
+	}
+	for _, stage := range []headgate.Stage{headgate.StageBuild, headgate.StageTest} {
+		t.Run(string(stage), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.start()
+			w.createUnbuilt("bad")
+			w.report("bad", headgate.StageBuild, headgate.Pass)
+			w.report("bad", stage, headgate.Fail)
+			r := w.awaitDone("bad")
+			if r.Outcome != headgate.Blocked || w.allCalls()["contract bad 1"] != 0 {
+				t.Errorf("ended as %s with %v", r.Outcome, w.allCalls())
+			}
+		})
+	}
+}
+
+func TestRunnerThatRecoversPasses(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.runners[headgate.StageGateD] = func(_ context.Context, r pipeline.Record) (pipeline.Result, error) {
+		if r.Attempt == 1 {
+			return pipeline.Result{}, errDown
+		}
+		return pipeline.Result{Verdict: headgate.Pass}, nil
+	}
+	asked := 0
+	w.runners[headgate.StageRollout] = func(context.Context, pipeline.Record) (pipeline.Result, error) {
+		if asked++; asked < 3 {
+			return pipeline.Result{Waiting: "waits for a report"}, nil
+		}
+		return pipeline.Result{Verdict: headgate.Pass}, nil
+	}
+	w.start()
+	w.create("good")
+	w.await("good", "it says what it waits for", func(r pipeline.Record) bool { return r.State.Note == "waits for a report" })
+	w.wantOutcome(w.awaitDone("good"), headgate.Promoted, "")
+	w.wantEventsInOrder("good", "stage_retry", "stage_waiting", "release_promoted")
+}
+
+func TestStageThatNeverEnds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.runners[headgate.StageReplay] = func(ctx context.Context, _ pipeline.Record) (pipeline.Result, error) {
+		<-ctx.Done() // it was told its deadline
+		return pipeline.Result{}, ctx.Err()
+	}
+	w.start()
+	w.create("slow", func(_ *headgate.Release, p *pipeline.Plan) {
+		p.StageTimeout = map[headgate.Stage]time.Duration{headgate.StageReplay: 50 * time.Millisecond}
+	})
+	w.wantOutcome(w.awaitDone("slow"), headgate.Blocked, headgate.StageReplay, "REPLAY_DEADLINE_EXCEEDED")
+}
+
+func TestApproval(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.start()
+	w.create("risky", func(_ *headgate.Release, p *pipeline.Plan) { p.ApprovalRequired = true })
+	r := w.await("risky", "it waits", func(r pipeline.Record) bool { return r.Stage == headgate.StageRollout && r.State.Note != "" })
+	if want := "waits for an approval: headgate release approve risky"; r.State.Note != want || w.router.met("risky") {
+		t.Errorf("note %q, want %q, and no traffic", r.State.Note, want)
+	}
+	w.signal("risky", pipeline.Fact{Kind: pipeline.FactApproval})
+	w.wantOutcome(w.awaitDone("risky"), headgate.Promoted, "")
+}
+
+func TestAbortBeforeUsers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.start()
+	w.createUnbuilt("early")
+	w.await("early", "it waits", func(r pipeline.Record) bool { return r.State.Note != "" })
+	w.signal("early", pipeline.Fact{Kind: pipeline.FactAbort, Reason: "wrong branch"})
+	r := w.awaitDone("early")
+	w.wantOutcome(r, headgate.Aborted, headgate.StageBuild, pipeline.ReasonAborted)
+	if len(w.router.applied) != 0 || len(w.allCalls()) != 0 || w.quarantined(r) {
+		t.Errorf("an early abort did %v, %v", w.router.applied, w.allCalls())
+	}
+}
+
+// undecided keeps a canary going for as long as the test needs it.
+func undecided(_ *headgate.Release, p *pipeline.Plan) { p.Canary.MinDurationSeconds = 3600 }
+
+func TestAbortUnderTraffic(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		kind pipeline.FactKind
+		want string
+	}{{pipeline.FactAbort, pipeline.ReasonAborted}, {pipeline.FactRollback, pipeline.ReasonManualRollback}} {
+		t.Run(string(tt.kind), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.start()
+			w.create("doomed", undecided)
+			w.awaitTicks("doomed", 3)
+			w.signal("doomed", pipeline.Fact{Kind: tt.kind, Reason: "I saw something"})
+			r := w.awaitDone("doomed")
+			w.wantOutcome(r, headgate.RolledBack, headgate.StageCanary, tt.want)
+			if w.allCalls()["rollback doomed 1"] != 1 || !w.quarantined(r) {
+				t.Errorf("calls %v, quarantined %v", w.allCalls(), w.quarantined(r))
+			}
+			w.wantEventsInOrder("doomed", "canary_started", string(tt.kind), "rollback_triggered", "traffic_on_stable", "rollback_finished", "release_rolled_back")
+		})
+	}
+}
+
+func TestBadCanaryIsRolledBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.router.errors[headgate.Candidate] = 0.3
+	w.start()
+	w.create("bad")
+	r := w.awaitDone("bad")
+	w.wantOutcome(r, headgate.RolledBack, headgate.StageCanary, canary.CodeErrorsWorse)
+	w.wantGaplessTicks(r)
+	if !w.quarantined(r) {
+		t.Error("the digest may come again")
+	}
+	if in := r.State.Rollback; in == nil || in.TriggerGate != headgate.GatePerformance || in.StoppedAt.Before(in.TriggeredAt) {
+		t.Errorf("intent %+v", r.State.Rollback)
+	}
+	w.wantEventsInOrder("bad", "canary_started", "canary_verdict", "rollback_triggered", "traffic_on_stable", "rollback_finished", "release_rolled_back")
+}
+
+func TestRollbackIsRepeatedUntilItWorks(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.router.errors[headgate.Candidate] = 0.5
+	w.rollback = func(_ context.Context, r pipeline.Record) (pipeline.RollbackResult, error) {
+		if r.Attempt == 1 {
+			return pipeline.RollbackResult{}, errDown
+		}
+		return pipeline.RollbackResult{Escalations: []string{"model_config"}, Summary: "the service stays frozen"}, nil
+	}
+	w.start()
+	w.create("bad")
+	w.wantOutcome(w.awaitDone("bad"), headgate.RolledBack, headgate.StageCanary, canary.CodeErrorsWorse)
+	w.wantEventsInOrder("bad", "rollback_triggered", "rollback_retry", "rollback_finished", "release_rolled_back")
+}
+
+// The stop-loss comes before everything, and is repeated until the router has
+// confirmed it.
+func TestRollbackWaitsForTheRouter(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.start()
+	w.create("bad", undecided)
+	w.awaitTicks("bad", 2)
+	w.router.do(func(r *router) { r.down["apply"] = true })
+	w.signal("bad", pipeline.Fact{Kind: pipeline.FactAbort, Reason: "x"})
+	w.await("bad", "a retry", func(r pipeline.Record) bool { return r.Phase == pipeline.PhaseRollingBack && r.Attempt > 1 })
+	if n := w.allCalls()["rollback bad 2"]; n != 0 {
+		t.Error("the ordered rollback began before the traffic was on stable")
+	}
+	w.router.do(func(r *router) { r.down["apply"] = false })
+	w.wantOutcome(w.awaitDone("bad"), headgate.RolledBack, headgate.StageCanary, pipeline.ReasonAborted)
+}
+
+func TestStaleTelemetryHoldsUntilItsGraceIsOver(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.observe = func(context.Context, pipeline.Record) (pipeline.Observation, error) {
+		return pipeline.Observation{Stale: "no telemetry for 20 s"}, nil
+	}
+	w.start()
+	w.create("dark", func(_ *headgate.Release, p *pipeline.Plan) { p.Canary.BrokenGraceSeconds = 0.3 })
+	r := w.awaitTicks("dark", 5)
+	if r.State.Canary.Verdict != headgate.Broken || r.Phase != pipeline.PhaseRunning || r.State.Share != share {
+		t.Errorf("verdict %s, phase %s, share %v; want a hold", r.State.Canary.Verdict, r.Phase, r.State.Share)
+	}
+	r = w.awaitDone("dark")
+	w.wantOutcome(r, headgate.Inconclusive, headgate.StageCanary, canary.CodeTelemetryStale, canary.CodeBrokenTooLong)
+	if w.quarantined(r) {
+		t.Error("a monitoring outage is no bad release")
+	}
+	if d := r.UpdatedAt.Sub(r.StageStartedAt); d < 300*time.Millisecond {
+		t.Errorf("rolled back after %s, before the grace was over", d)
+	}
+}
+
+// What happened while telemetry was stale is judged when it is back.
+func TestTelemetryThatComesBackLosesNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.observe = func(_ context.Context, r pipeline.Record) (pipeline.Observation, error) {
+		if r.State.Ticks > 2 && r.State.Ticks < 8 {
+			return pipeline.Observation{}, errDown
+		}
+		return pipeline.Observation{}, nil
+	}
+	w.start()
+	w.create("good")
+	r := w.awaitDone("good")
+	w.wantOutcome(r, headgate.Promoted, "")
+	w.wantEventsInOrder("good", "canary_started", "canary_verdict", "canary_verdict", "release_promoted")
+	if got, counted := r.State.Canary.Candidate.Requests, r.State.Counts.Arm(headgate.Candidate).Requests; uint64(got) != counted {
+		t.Errorf("%d requests judged of %d", got, counted)
+	}
+}
+
+func TestNoTrafficIsNoVerdict(t *testing.T) {
+	t.Parallel()
+	for name, limit := range map[string]func(*headgate.Release, *pipeline.Plan){
+		"stage timeout": func(_ *headgate.Release, p *pipeline.Plan) {
+			p.StageTimeout = map[headgate.Stage]time.Duration{headgate.StageCanary: 250 * time.Millisecond}
+		},
+		"canary limit": func(_ *headgate.Release, p *pipeline.Plan) { p.CanaryMax = 50 * time.Millisecond },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.router.traffic = 0
+			w.start()
+			w.create("idle", limit)
+			if r := w.awaitTicks("idle", 2); r.State.Canary.Verdict != headgate.Insufficient || !slices.Equal(r.State.Canary.Reasons, []string{canary.CodeNoTraffic}) {
+				t.Errorf("verdict %+v", r.State.Canary)
+			}
+			r := w.awaitDone("idle")
+			w.wantOutcome(r, headgate.Inconclusive, headgate.StageCanary, pipeline.ReasonCanaryUndecided, "CANARY_DEADLINE_EXCEEDED")
+			if w.quarantined(r) {
+				t.Error("a release that nobody tried is in quarantine")
+			}
+		})
+	}
+}
+
+func TestConsecutiveBreachesRollBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.observe = func(context.Context, pipeline.Record) (pipeline.Observation, error) {
+		return pipeline.Observation{Checks: []canary.Check{{Gate: headgate.GateCost, MetricCode: "COST_PER_TASK", Breached: true}}}, nil
+	}
+	w.start()
+	w.create("dear")
+	r := w.awaitDone("dear")
+	w.wantOutcome(r, headgate.RolledBack, headgate.StageCanary, canary.CodeConsecutive)
+	if r.State.Rollback.TriggerGate != headgate.GateCost {
+		t.Errorf("trigger gate %q", r.State.Rollback.TriggerGate)
+	}
+}
+
+// A control plane that was away for longer than the lease finds the users on
+// stable, and leaves them there.
+func TestLapsedLeaseIsNeverResumed(t *testing.T) {
+	t.Parallel()
+	lapses := map[string]func(*router){
+		"time":    func(r *router) { r.clock = r.clock.Add(leaseTTL) },
+		"restart": func(r *router) { r.restart() },
+		"time, and the first look fails": func(r *router) {
+			r.clock = r.clock.Add(leaseTTL)
+			r.down["status"] = true
+		},
+		"time, and counts are missing": func(r *router) {
+			r.clock = r.clock.Add(leaseTTL)
+			r.down["counts"] = true
+		},
+	}
+	for name, lapse := range lapses {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			stop := w.start()
+			w.create("left", undecided)
+			w.awaitTicks("left", 3)
+			stop()
+			before := 0
+			w.router.do(func(r *router) {
+				lapse(r)
+				before = len(r.applied)
+			})
+			ticks := w.get("left").State.Ticks
+			w.start()
+			if name == "time, and the first look fails" {
+				r := w.awaitTicks("left", ticks+2)
+				if r.State.Canary.Verdict != headgate.Broken {
+					t.Errorf("verdict %s while the router cannot be asked", r.State.Canary.Verdict)
+				}
+				w.router.do(func(r *router) { r.down["status"] = false })
+			}
+			r := w.awaitDone("left")
+			w.wantOutcome(r, headgate.RolledBack, headgate.StageCanary, pipeline.ReasonLeaseLapsed)
+			w.router.do(func(r *router) {
+				if slices.ContainsFunc(r.applied[before:], func(s rollout.Split) bool { return s.Share > 0 }) {
+					t.Error("the candidate got a share again")
+				}
+			})
+		})
+	}
+}
+
+func TestSecondReleaseWaitsForTheTraffic(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.start()
+	w.create("first", undecided)
+	w.awaitTicks("first", 2)
+	w.create("second")
+	w.create("third")
+	waits := func(r pipeline.Record) bool { return r.Stage == headgate.StageCanary && r.State.Note != "" }
+	w.await("second", "it waits", waits)
+	w.await("third", "it waits", waits)
+
+	// Stopping one that waits concerns nobody else.
+	w.signal("third", pipeline.Fact{Kind: pipeline.FactAbort, Reason: "not needed"})
+	third := w.awaitDone("third")
+	w.wantOutcome(third, headgate.Aborted, headgate.StageCanary, pipeline.ReasonAborted)
+	if w.router.met("third") || w.allCalls()["rollback third 1"] != 0 || w.quarantined(third) {
+		t.Error("a release that met nobody was rolled back")
+	}
+	first := w.get("first")
+	w.awaitTicks("first", first.State.Ticks+2)
+
+	w.signal("first", pipeline.Fact{Kind: pipeline.FactAbort, Reason: "make room"})
+	w.wantOutcome(w.awaitDone("first"), headgate.RolledBack, headgate.StageCanary, pipeline.ReasonAborted)
+	w.wantOutcome(w.awaitDone("second"), headgate.Promoted, "")
+}
+
+// A release that was compared with a stable that is gone goes no further: its
+// plan would send everybody back to it.
+func TestReleaseAgainstAnOldStableIsBlocked(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.start()
+	gate := make(chan struct{})
+	w.runners[headgate.StageRollout] = func(_ context.Context, r pipeline.Record) (pipeline.Result, error) {
+		if r.ID == "second" {
+			<-gate
+		}
+		return pipeline.Result{Verdict: headgate.Pass}, nil
+	}
+	w.create("second")
+	w.create("first")
+	w.wantOutcome(w.awaitDone("first"), headgate.Promoted, "")
+	close(gate)
+	w.wantOutcome(w.awaitDone("second"), headgate.Blocked, headgate.StageCanary, pipeline.CodeStableMoved)
+	w.router.do(func(r *router) {
+		if r.split.Stable.Version != "v-first" {
+			t.Errorf("the router serves %s", r.split.Stable.Version)
+		}
+	})
+}
+
+func TestRollbackDuringFeedbackTakesEverybodyBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.runners[headgate.StageFeedback] = func(context.Context, pipeline.Record) (pipeline.Result, error) {
+		return pipeline.Result{Waiting: "waits for reviews"}, nil
+	}
+	w.start()
+	w.create("regret")
+	w.await("regret", "feedback", func(r pipeline.Record) bool { return r.Stage == headgate.StageFeedback && r.State.Note != "" })
+	w.signal("regret", pipeline.Fact{Kind: pipeline.FactRollback, Reason: "breach"})
+	w.wantOutcome(w.awaitDone("regret"), headgate.RolledBack, headgate.StageFeedback, pipeline.ReasonManualRollback)
+	if w.allCalls()["rollback regret 1"] != 1 {
+		t.Error("the release is said to be rolled back and nothing was done")
+	}
+}
+
+func TestMissingFeedbackTakesNobodyBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.runners[headgate.StageFeedback] = func(context.Context, pipeline.Record) (pipeline.Result, error) {
+		return pipeline.Result{Verdict: headgate.Fail, Reasons: []string{"FEEDBACK_SOURCE_MISSING"}}, nil
+	}
+	w.start()
+	w.create("good")
+	w.wantOutcome(w.awaitDone("good"), headgate.Promoted, "", "FEEDBACK_SOURCE_MISSING")
+	w.wantEventsInOrder("good", "release_promoted")
+}
+
+func TestPromotionThatCannotBeCarriedOutIsTakenBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.publish = func(context.Context, pipeline.Record) error { return errDown }
+	w.start()
+	w.create("stuck")
+	r := w.awaitDone("stuck")
+	w.wantOutcome(r, headgate.Inconclusive, headgate.StageFull, "FULL_BROKEN")
+	if n := w.allCalls()["rollback stuck 3"]; n != 1 || w.quarantined(r) {
+		t.Errorf("%d rollbacks of what may be in force, quarantined %v", n, w.quarantined(r))
+	}
+}
