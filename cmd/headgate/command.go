@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -41,9 +42,8 @@ type result struct {
 	ok bool
 	// why says why it is not ok.
 	why string
-	// last is the last line that the command printed, stdout the last one
-	// there.
-	last, stdout string
+	// stdout is the last line that the command printed there.
+	stdout string
 	took         time.Duration
 }
 
@@ -63,7 +63,7 @@ func (c command) run(ctx context.Context) (result, error) {
 	err := cmd.Run()
 	stdout.flush()
 	stderr.flush()
-	res := result{ok: err == nil, last: out.last, stdout: stdout.last, took: time.Since(start)}
+	res := result{ok: err == nil, stdout: stdout.last, took: time.Since(start)}
 	switch {
 	case ctx.Err() != nil:
 		return res, ctx.Err()
@@ -72,7 +72,8 @@ func (c command) run(ctx context.Context) (result, error) {
 	case err != nil && cmd.Process == nil:
 		res.why = fmt.Sprintf("%s cannot be run: %v", c.argv[0], err)
 	case err != nil:
-		res.why = cmp.Or(out.last, fmt.Sprintf("%s ended with %v and printed nothing", c.argv[0], err))
+		// Which of two streams spoke last cannot be told; errors belong on one.
+		res.why = cmp.Or(stderr.last, stdout.last, fmt.Sprintf("%s ended with %v and printed nothing", c.argv[0], err))
 	}
 	return res, nil
 }
@@ -82,7 +83,6 @@ type output struct {
 	mu     sync.Mutex
 	w      io.Writer
 	prefix string
-	last   string
 }
 
 // stream is one of a command's streams.
@@ -121,16 +121,20 @@ func (s *stream) flush() {
 func (s *stream) line(b []byte) {
 	text := strings.TrimRightFunc(strings.ToValidUTF8(string(b), "\uFFFD"), unicode.IsSpace)
 	if plain := printable(text); plain != "" {
-		s.last, s.output.last = plain, plain
+		s.last = plain
 	}
 	if s.w != nil {
 		fmt.Fprintf(s.w, "%s | %s\n", s.prefix, text)
 	}
 }
 
-// printable makes one safe line of text that somebody else wrote: no control
-// characters, and so no escape sequences, and not too long.
+// escapes are a terminal's escape sequences: colours, titles and the like.
+var escapes = regexp.MustCompile(`\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|.)`)
+
+// printable makes one safe line of text that somebody else wrote: no escape
+// sequences, no control characters, and not too long.
 func printable(s string) string {
+	s = escapes.ReplaceAllString(s, "")
 	s = strings.TrimSpace(strings.Map(func(r rune) rune {
 		switch {
 		case r == '\n' || r == '\t':

@@ -197,7 +197,7 @@ func (r *run) report(ctx context.Context, stage headgate.Stage, res result) erro
 	case !res.ok:
 		verdict, summary = headgate.Fail, res.why
 	case res.took > 0:
-		summary = cmp.Or(res.last, "took "+seconds(res.took))
+		summary = cmp.Or(res.stdout, "took "+seconds(res.took))
 	}
 	return r.repeat(ctx, func() error {
 		_, err := r.client.ReportStage(ctx, r.o.releaseID, stage, verdict, printable(summary))
