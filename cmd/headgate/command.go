@@ -44,7 +44,7 @@ type result struct {
 	why string
 	// stdout is the last line that the command printed there.
 	stdout string
-	took         time.Duration
+	took   time.Duration
 }
 
 // run runs the command without a shell. When the time is up, or ctx ends, it

@@ -4,15 +4,12 @@ package main
 
 import (
 	"errors"
-	"flag"
 	"os/exec"
 	"strconv"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
-
-var update = flag.Bool("update", false, "refresh the golden files in testdata")
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"headgate": main})
@@ -23,7 +20,7 @@ func TestScripts(t *testing.T) {
 	t.Parallel()
 	url := newFakeServer(t)
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata/script", UpdateScripts: *update, RequireExplicitExec: true,
+		Dir: "testdata/script", RequireExplicitExec: true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exitcode": exitCodeIs},
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("TZ", "UTC")
