@@ -275,6 +275,8 @@ func TestEveryFigureFromOTLP(t *testing.T) {
 					number(n("budget.tenants"), 3, attrs{"alerted": true}).
 					number(n("budget.tenants"), 1, attrs{"alerted": false}).
 					number(n("high_risk.evaluations"), 5, attrs{"reviewed": true}).
+					histogram("gen_ai.client.token.usage", 100, attrs{"gen_ai.token.type": "input", "gen_ai.request.model": "m"}).
+					histogram("gen_ai.client.token.usage", 10, attrs{"gen_ai.token.type": "output", "gen_ai.request.model": "m"}).
 					number("headgate.redaction.hits", 0, attrs{"signal": "logs"}).
 					number("headgate.telemetry.received", 60, attrs{"signal": "logs"}).
 					number("headgate.telemetry.dropped", 6, attrs{"reason": "logs/refused"})
@@ -287,6 +289,7 @@ func TestEveryFigureFromOTLP(t *testing.T) {
 				"api_error_rate": 0, "api_request_rate": 100. / 60,
 				"queue_dlq_rate": 0.03, "cache_hit_rate": 0.8,
 				"task_cost_p95": 0.02, "task_cost_avg": 0.012, "task_cost_total": 1.2, "task_count": 100,
+				"input_tokens": 12_000, "output_tokens": 1_200,
 				"routing_degrade_passed": 1, "degrade_availability": 0.999, "budget_alert_coverage": 0.75,
 				"high_risk_approval_coverage": 1, "log_redaction_failures": 0,
 				"total_jobs": 100, "succeeded_jobs": 97, "failed_jobs": 3, "error_rate": 0.03, "success_rate": 0.97,

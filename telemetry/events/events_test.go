@@ -519,3 +519,33 @@ func TestVerifyFindsAndRemovesDamage(t *testing.T) {
 		t.Error("an empty folder was verified")
 	}
 }
+
+// BenchmarkFind measures look-ups among 200 000 packed spans.
+func BenchmarkFind(b *testing.B) {
+	s := open(b, b.TempDir(), events.Options{})
+	r := rand.New(rand.NewPCG(3, 4))
+	var traces, jobs []string
+	for range 200_000 / 512 {
+		td := wideSpans(r, 512)
+		id := td.ResourceSpans().At(0).ScopeSpans().At(0).Spans().At(r.IntN(512)).TraceID().String()
+		traces, jobs = append(traces, id), append(jobs, "job_"+id[12:])
+		mustTraces(b, s, "", td)
+	}
+	if err := s.Compact(); err != nil {
+		b.Fatal(err)
+	}
+	for name, q := range map[string]func(i int) telemetry.Query{
+		"trace": func(i int) telemetry.Query { return telemetry.Query{TraceID: traces[i%len(traces)]} },
+		"job":   func(i int) telemetry.Query { return telemetry.Query{JobID: jobs[i%len(jobs)]} },
+	} {
+		b.Run(name, func(b *testing.B) {
+			n := 0
+			for b.Loop() {
+				if got := find(b, s, q(n)); len(got) < 2 {
+					b.Fatalf("%d spans", len(got))
+				}
+				n++
+			}
+		})
+	}
+}

@@ -116,7 +116,8 @@ func (r *Receiver) Freshness(service, v string) (time.Time, bool) {
 type Stats struct {
 	Received map[string]int64 // items by signal, refused ones included
 	// Dropped counts by "signal/reason": items for refused and store_failed,
-	// whole requests for busy, unauthenticated and malformed.
+	// whole requests for busy, rate_limited,
+	// unauthenticated and malformed.
 	Dropped map[string]int64
 }
 

@@ -173,6 +173,8 @@ func admissionStatus(err error) int {
 func storeStatus(err error) int {
 	e := headgate.AsError(err)
 	switch {
+	case e.Code == CodeRateLimited:
+		return http.StatusTooManyRequests
 	case e.Retryable:
 		return http.StatusServiceUnavailable
 	case e.Code == headgate.CodeNotFound:

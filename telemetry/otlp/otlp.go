@@ -49,6 +49,10 @@ type Receiver struct {
 	Authenticate func(ctx context.Context, bearer string) (tenant string, err error)
 	// MaxInFlight bounds the requests being stored at once; 0 means 64.
 	MaxInFlight int
+	// ItemsPerSecond bounds the points, records and spans that one tenant's
+	// credential may send, with bursts of ten seconds' worth, so that one tenant
+	// cannot drown the others; 0 is no limit.
+	ItemsPerSecond int
 	// ReportEvery is how often the receiver writes its own counters
 	// (headgate.redaction.hits, headgate.telemetry.*) into Metrics; 0 means 5 s.
 	ReportEvery time.Duration
@@ -57,6 +61,7 @@ type Receiver struct {
 
 	slots    chan struct{}
 	counters counters
+	rates    rates
 	grpc     *grpc.Server
 	http     *http.Server
 	serving  sync.WaitGroup
@@ -81,6 +86,7 @@ func (r *Receiver) Start(grpcListener, httpListener net.Listener) error {
 	}
 	r.slots = make(chan struct{}, cmp.Or(r.MaxInFlight, 64))
 	r.counters.start(r.Now())
+	r.rates.perSecond = float64(r.ItemsPerSecond)
 
 	if grpcListener != nil {
 		r.grpc = r.grpcServer()
@@ -159,6 +165,10 @@ func (r *Receiver) storeMetrics(ctx context.Context, tenant string, md pmetric.M
 		return telemetry.Rejected{}, errUnimplemented("metrics")
 	}
 	total := int64(md.DataPointCount())
+	if err := r.rates.take(tenant, total, r.Now()); err != nil {
+		r.counters.turnedAway("metrics", "rate_limited")
+		return telemetry.Rejected{}, err
+	}
 	seen := versions(md)
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
@@ -175,6 +185,10 @@ func (r *Receiver) storeLogs(ctx context.Context, tenant string, ld plog.Logs) (
 		return telemetry.Rejected{}, errUnimplemented("logs")
 	}
 	total := int64(ld.LogRecordCount())
+	if err := r.rates.take(tenant, total, r.Now()); err != nil {
+		r.counters.turnedAway("logs", "rate_limited")
+		return telemetry.Rejected{}, err
+	}
 	r.counters.redacted("logs", r.Redactor.Logs(ld), r.Now())
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
@@ -188,6 +202,10 @@ func (r *Receiver) storeTraces(ctx context.Context, tenant string, td ptrace.Tra
 		return telemetry.Rejected{}, errUnimplemented("traces")
 	}
 	total := int64(td.SpanCount())
+	if err := r.rates.take(tenant, total, r.Now()); err != nil {
+		r.counters.turnedAway("traces", "rate_limited")
+		return telemetry.Rejected{}, err
+	}
 	r.counters.redacted("traces", r.Redactor.Traces(td), r.Now())
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()

@@ -635,3 +635,31 @@ func TestDeepNestingIsRefused(t *testing.T) {
 		t.Errorf("JSON: %s", resp.Status)
 	}
 }
+
+func TestOneTenantCannotDrownTheOthers(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	b := setup(t, func(b *bundle) {
+		b.ItemsPerSecond = 1
+		b.Now = func() time.Time { return now }
+		b.Authenticate = func(_ context.Context, bearer string) (string, error) { return bearer, nil }
+	})
+	send := func(tenant string) *http.Response {
+		resp, _ := b.post(t, "/v1/traces", "application/json", []byte(jsonTrace), "Authorization", "Bearer "+tenant)
+		return resp
+	}
+	for i := range 10 {
+		if resp := send("noisy"); resp.StatusCode != http.StatusOK {
+			t.Fatalf("span %d of a burst of ten: %s", i+1, resp.Status)
+		}
+	}
+	if resp := send("noisy"); resp.StatusCode != http.StatusTooManyRequests || resp.Header.Get("Retry-After") == "" {
+		t.Errorf("beyond the burst: %s", resp.Status)
+	}
+	if resp := send("quiet"); resp.StatusCode != http.StatusOK {
+		t.Errorf("another tenant: %s", resp.Status)
+	}
+	if n := b.Stats().Dropped["traces/rate_limited"]; n != 1 {
+		t.Errorf("%d limited requests counted", n)
+	}
+}
