@@ -78,6 +78,20 @@ func (i Identity) Narrow(requested string) (Identity, error) {
 	return i, nil
 }
 
+// Scope is the tenant to which an answer about many tenants has to be narrowed:
+// the requested one, else the caller's own, else none. One outside the
+// caller's own is TENANT_SCOPE_VIOLATION.
+func (i Identity) Scope(requested string) (string, error) {
+	if len(i.Tenants) == 0 {
+		return requested, nil
+	}
+	if requested == "" {
+		return i.TenantID, nil
+	}
+	narrowed, err := i.Narrow(requested)
+	return narrowed.TenantID, err
+}
+
 // Sees reports whether the caller may see what belongs to a tenant.
 func (i Identity) Sees(tenant string) bool {
 	return len(i.Tenants) == 0 || tenant == "" || slices.Contains(i.Tenants, tenant)

@@ -37,6 +37,9 @@ type Options struct {
 	// Development honours x-internal-debug and shows pages without a login.
 	// The server must listen on loopback only.
 	Development bool
+	// Prometheus serves Prometheus's query API for what authorize lets a
+	// request see: one tenant, or all with "".
+	Prometheus func(authorize func(*http.Request) (tenant string, err error)) http.Handler
 	// Forward, if set, answers what belongs to the service behind the proxy.
 	Forward http.Handler
 }
@@ -62,6 +65,9 @@ func New(o Options) http.Handler {
 	mux := http.NewServeMux()
 	s.register(humago.New(mux, s.config()))
 	s.pages(mux)
+	if o.Prometheus != nil {
+		mux.Handle("/prometheus/", http.StripPrefix("/prometheus", o.Prometheus(visibleTenant)))
+	}
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	if o.Forward != nil {
 		for _, p := range []string{"documents/", "evaluations", "evaluations/", "dlq/"} {
@@ -109,6 +115,7 @@ func (s *server) register(a huma.API) {
 	s.registerReadiness(a)
 	s.registerOps(a)
 	s.registerReleases(a)
+	s.registerTelemetry(a)
 }
 
 var typeName = regexp.MustCompile(`(?:[\w.-]+/)*([\w]+)\.(\w+)`)

@@ -122,6 +122,7 @@ type Options struct {
 	Rules      gate.RuleSet
 	Dictionary *dictionary.Dictionary
 	Figures    Figures
+	Stories    Stories
 	// Freshness is when telemetry of a service's version last arrived.
 	Freshness func(service, version string) (time.Time, bool)
 	// Notify hands an event to whoever has to be told. It never blocks.

@@ -125,6 +125,7 @@ func (p *Plane) Rollback(ctx context.Context, r pipeline.Record) (pipeline.Rollb
 	if err != nil {
 		return pipeline.RollbackResult{}, err
 	}
+	p.explain(ctx, r)
 	res := pipeline.RollbackResult{Restored: !rb.Frozen()}
 	for _, c := range rb.Escalated() {
 		res.Escalations = append(res.Escalations, string(c))

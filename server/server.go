@@ -133,7 +133,7 @@ func (s *Server) open(ctx context.Context) error {
 	s.http = &http.Server{
 		Handler: api.New(api.Options{
 			Plane: s.plane, Credentials: s.db, Version: s.o.Version, Logger: s.o.Logger,
-			Development: s.o.Development, Forward: s.forward(),
+			Development: s.o.Development, Forward: s.forward(), Prometheus: s.metrics.Handler,
 		}),
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(s.o.Logger.Handler(), slog.LevelWarn),
@@ -168,7 +168,7 @@ func (s *Server) newPlane(dir string) (*control.Plane, error) {
 	}
 	return control.New(control.Options{
 		Settings: s.o.Settings, Store: s.db, Log: evidence.NewLog(s.db.EvidenceLog(), keys), Blobs: blobs, Rules: rules,
-		Dictionary: dict, Figures: s.metrics, Freshness: s.otlp.Freshness, Notify: s.notify,
+		Dictionary: dict, Figures: s.metrics, Stories: stories{s.events}, Freshness: s.otlp.Freshness, Notify: s.notify,
 		Version: s.o.Version, Logger: s.o.Logger,
 	}), nil
 }

@@ -1,0 +1,59 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/headgate/headgate/access"
+	"github.com/headgate/headgate/control"
+	"github.com/headgate/headgate/telemetry"
+	"github.com/headgate/headgate/telemetry/timeline"
+)
+
+type timelineInput struct {
+	TraceID   string `query:"trace_id" maxLength:"200"`
+	RequestID string `query:"request_id" maxLength:"200"`
+	JobID     string `query:"job_id" maxLength:"200"`
+	ErrorCode string `query:"error_code" maxLength:"200"`
+	TenantID  string `query:"tenant_id" maxLength:"200"`
+}
+
+type errorsInput struct {
+	ID     string `path:"id" maxLength:"100"`
+	SinceS int    `query:"since_s" minimum:"0" maximum:"2592000" doc:"0 means since the canary began."`
+}
+
+func (s *server) registerTelemetry(a huma.API) {
+	huma.Register(a, op(http.MethodGet, "/timeline", "timeline", "The story of one request from any of its identifiers"),
+		func(ctx context.Context, in *timelineInput) (*reply[timeline.Timeline], error) {
+			who, err := must(ctx, access.Viewer)
+			if err != nil {
+				return answer(ctx, timeline.Timeline{}, err)
+			}
+			t, err := s.Plane.Timeline(ctx, who, telemetry.Query{
+				TraceID: in.TraceID, RequestID: in.RequestID, JobID: in.JobID, ErrorCode: in.ErrorCode, TenantID: in.TenantID,
+			})
+			return answer(ctx, t, err)
+		})
+	huma.Register(a, op(http.MethodGet, "/releases/{id}/errors", "release-errors", "What fails more on a release than on stable"),
+		func(ctx context.Context, in *errorsInput) (*reply[control.ErrorReport], error) {
+			who, err := must(ctx, access.Viewer)
+			if err != nil {
+				return answer(ctx, control.ErrorReport{}, err)
+			}
+			rep, err := s.Plane.Errors(ctx, who, in.ID, time.Duration(in.SinceS)*time.Second)
+			return answer(ctx, rep, err)
+		})
+}
+
+// visibleTenant is the tenant whose metrics a request may see; "" is all.
+func visibleTenant(r *http.Request) (string, error) {
+	who, err := must(r.Context(), access.Viewer)
+	if err != nil {
+		return "", err
+	}
+	return who.Scope(r.Header.Get("x-tenant-id"))
+}

@@ -1,0 +1,120 @@
+package control
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/access"
+	"github.com/headgate/headgate/pipeline"
+	"github.com/headgate/headgate/telemetry"
+	"github.com/headgate/headgate/telemetry/timeline"
+)
+
+// Stories are what logs and spans tell.
+type Stories interface {
+	telemetry.Finder
+	// ErrorsOf counts a version's errors between two times, by code, tenant
+	// and name.
+	ErrorsOf(ctx context.Context, service, version, tenant string, from, to time.Time) ([]telemetry.ErrorGroup, error)
+}
+
+// Timeline tells the story of one request from any of its identifiers. A
+// caller who is confined to tenants sees the one it acts for.
+func (p *Plane) Timeline(ctx context.Context, who access.Identity, q telemetry.Query) (timeline.Timeline, error) {
+	if q.TraceID == "" && q.RequestID == "" && q.JobID == "" && q.ErrorCode == "" {
+		return timeline.Timeline{}, headgate.Invalidf("give one of trace_id, request_id, job_id or error_code")
+	}
+	tenant, err := who.Scope(q.TenantID)
+	if err != nil {
+		return timeline.Timeline{}, err
+	}
+	q.TenantID = tenant
+	return timeline.Build(ctx, p.o.Stories, q)
+}
+
+// ErrorReport is what fails more on a release than on stable.
+type ErrorReport struct {
+	ReleaseID string            `json:"release_id"`
+	From      time.Time         `json:"from"`
+	To        time.Time         `json:"to"`
+	Changes   []timeline.Change `json:"changes"`
+	// Reason is the same in one paragraph; empty when nothing fails more.
+	Reason string `json:"reason"`
+}
+
+// Errors compares what fails on a release with what fails on stable, since a
+// time ago; 0 is since its canary began.
+func (p *Plane) Errors(ctx context.Context, who access.Identity, id string, since time.Duration) (ErrorReport, error) {
+	rec, err := p.release(ctx, who, id)
+	if err != nil {
+		return ErrorReport{}, err
+	}
+	tenant, err := who.Scope("")
+	if err != nil {
+		return ErrorReport{}, err
+	}
+	to := p.o.Now()
+	from := to.Add(-since)
+	if since == 0 {
+		if from, err = p.canaryBegan(ctx, rec); err != nil {
+			return ErrorReport{}, err
+		}
+	}
+	return p.compareErrors(ctx, rec, tenant, from, to)
+}
+
+// canaryBegan is when a release's canary, or failing that the release, began.
+func (p *Plane) canaryBegan(ctx context.Context, rec pipeline.Record) (time.Time, error) {
+	runs, err := p.o.Store.StageRuns(ctx, rec.ID)
+	for _, run := range runs {
+		if run.Stage == headgate.StageCanary {
+			return run.StartedAt, err
+		}
+	}
+	return rec.CreatedAt, err
+}
+
+func (p *Plane) compareErrors(ctx context.Context, rec pipeline.Record, tenant string, from, to time.Time) (ErrorReport, error) {
+	out := ErrorReport{ReleaseID: rec.ID, From: from.UTC(), To: to.UTC(), Changes: []timeline.Change{}}
+	candidate, err := p.o.Stories.ErrorsOf(ctx, rec.Service, rec.Version, tenant, from, to)
+	if err != nil {
+		return out, err
+	}
+	stable, err := p.o.Stories.ErrorsOf(ctx, rec.Service, rec.Plan.Stable.Version, tenant, from, to)
+	if err != nil {
+		return out, err
+	}
+	var nc, ns float64
+	if d := rec.State.Canary; d != nil {
+		nc, ns = float64(d.Candidate.Requests), float64(d.Stable.Requests)
+	}
+	out.Changes = append(out.Changes, timeline.Compare(candidate, stable, nc, ns)...)
+	out.Reason = timeline.Reason(out.Changes)
+	return out, nil
+}
+
+// explainTimeout bounds how long a rollback looks for its reason.
+const explainTimeout = 3 * time.Second
+
+// explain adds to the trail of a rollback what failed, in one paragraph with
+// an example trace.
+func (p *Plane) explain(ctx context.Context, r pipeline.Record) {
+	ctx, cancel := context.WithTimeout(ctx, explainTimeout)
+	defer cancel()
+	from, err := p.canaryBegan(ctx, r)
+	if err != nil {
+		from = r.CreatedAt
+	}
+	rep, err := p.compareErrors(ctx, r, "", from, p.o.Now())
+	if err == nil && rep.Reason != "" {
+		err = p.record(ctx, r.ID+"/explained", headgate.Event{
+			Kind: "rollback_explained", ReleaseID: r.ID, Service: r.Service, TenantID: r.TenantID, Actor: "headgate",
+			Stage: r.Stage, Message: rep.Reason, Data: map[string]any{"trace_id": rep.Changes[0].TraceID},
+		})
+	}
+	if err != nil && ctx.Err() == nil {
+		p.o.Logger.WarnContext(ctx, "the rollback could not be explained", slog.String("release_id", r.ID), slog.Any("error", err))
+	}
+}
