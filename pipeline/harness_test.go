@@ -157,6 +157,8 @@ type world struct {
 	t      *testing.T
 	db     *sqlite.DB
 	router *router
+	// lease is the engines' LeaseTTL.
+	lease time.Duration
 
 	mu sync.Mutex
 	// calls counts what was done outside, by name, release and attempt.
@@ -178,7 +180,7 @@ func newWorld(t *testing.T) *world {
 	if err := db.RegisterService(t.Context(), service, stable); err != nil {
 		t.Fatal(err)
 	}
-	return &world{t: t, db: db, router: newRouter(), calls: map[string]int{}, runners: map[headgate.Stage]pipeline.Runner{}}
+	return &world{t: t, db: db, router: newRouter(), lease: 2 * time.Second, calls: map[string]int{}, runners: map[headgate.Stage]pipeline.Runner{}}
 }
 
 func (w *world) called(format string, args ...any) int {
@@ -201,7 +203,7 @@ func (w *world) engine(store pipeline.Store) *pipeline.Engine {
 		Store: store, Log: slog.New(slog.DiscardHandler), Owner: headgate.NewID("engine"),
 		Router:   func(string) (rollout.Router, error) { return w.router, nil },
 		Runners:  map[headgate.Stage]pipeline.Runner{},
-		LeaseTTL: 2 * time.Second, Sweep: 20 * time.Millisecond, Tick: 4 * time.Millisecond,
+		LeaseTTL: w.lease, Sweep: 20 * time.Millisecond, Tick: 4 * time.Millisecond,
 		Observe: func(ctx context.Context, r pipeline.Record) (pipeline.Observation, error) {
 			if w.observe != nil {
 				return w.observe(ctx, r)

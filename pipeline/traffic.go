@@ -55,10 +55,7 @@ func (e *Engine) tick(ctx context.Context, r Record, now time.Time) error {
 	}
 	status, counts, err := e.look(ctx, r.Service)
 	if status != nil && r.State.Share > 0 && (status.Share == 0 || status.ReleaseID != r.ID) {
-		return e.startRollback(ctx, r, now, step{
-			outcome: headgate.RolledBack, reasons: []string{ReasonLeaseLapsed},
-			message: "the canary's lease ran out while no controller renewed it; its traffic is back on stable and stays there",
-		}, "")
+		return e.startRollback(ctx, r, now, lapsed(), "")
 	}
 	j, jerr := e.judge(ctx, r)
 	if jerr != nil {
@@ -135,12 +132,18 @@ func triggerGate(d canary.Decision) headgate.Gate {
 	}
 }
 
-// grant takes the service's traffic and then gives the canary its share.
+// grant takes the service's traffic and then gives the canary its share. What
+// the router counted before is committed first, so that every request of a
+// candidate is judged, also when the commit after the share was granted is lost.
 func (e *Engine) grant(ctx context.Context, r Record, now time.Time) error {
+	status, counts, err := e.look(ctx, r.Service)
+	if err != nil {
+		return e.waitForRouter(ctx, r, now, err)
+	}
 	c := Commit{Record: r, ClaimedGen: r.Gen}
 	c.Record.NextRunAt = now
 	if !r.State.Holding {
-		c.HoldTraffic, c.Record.State.Holding = true, true
+		c.HoldTraffic, c.Record.State.Holding, c.Record.State.Counts = true, true, counts
 		err := e.o.Store.Commit(ctx, c)
 		switch code := headgate.AsError(err).Code; {
 		case err == nil:
@@ -152,21 +155,36 @@ func (e *Engine) grant(ctx context.Context, r Record, now time.Time) error {
 		}
 		return err
 	}
-	_, counts, err := e.look(ctx, r.Service)
-	if err == nil {
-		err = e.apply(ctx, split(r, r.Plan.Share))
+	switch granted := status.ReleaseID == r.ID; {
+	case granted && status.Share == 0:
+		return e.startRollback(ctx, r, now, lapsed(), "")
+	case !granted:
+		c.Record.State.Counts = counts
 	}
-	if err != nil {
-		c.Record.NextRunAt = now.Add(e.o.Sweep)
-		c.Record.State.Note = "the router does not take the canary's share: " + headgate.AsError(err).Message
-		return e.o.Store.Commit(ctx, c)
+	if err := e.apply(ctx, split(r, r.Plan.Share)); err != nil {
+		return e.waitForRouter(ctx, r, now, err)
 	}
-	c.Record.State.Granted, c.Record.State.Share, c.Record.State.Counts = true, r.Plan.Share, counts
+	c.Record.State.Granted, c.Record.State.Share = true, r.Plan.Share
 	c.Record.State.Note = ""
 	c.Record.NextRunAt = now.Add(e.o.Tick)
 	ev := event(r, now, "canary_started", "", fmt.Sprintf("%.0f%% of the sessions of %s", r.Plan.Share*100, strings.Join(r.Plan.Tenants, ", ")))
 	ev.Data = map[string]any{"share": r.Plan.Share, "tenants": r.Plan.Tenants}
 	c.Events = []headgate.Event{ev}
+	return e.o.Store.Commit(ctx, c)
+}
+
+// lapsed is what follows from a share that ran out: it is never given again.
+func lapsed() step {
+	return step{
+		outcome: headgate.RolledBack, reasons: []string{ReasonLeaseLapsed},
+		message: "the canary's lease ran out while no controller renewed it; its traffic is back on stable and stays there",
+	}
+}
+
+func (e *Engine) waitForRouter(ctx context.Context, r Record, now time.Time, cause error) error {
+	c := Commit{Record: r, ClaimedGen: r.Gen}
+	c.Record.State.Note = "the router does not take the canary's share: " + headgate.AsError(cause).Message
+	c.Record.NextRunAt = now.Add(e.o.Sweep)
 	return e.o.Store.Commit(ctx, c)
 }
 
