@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 
@@ -169,7 +170,7 @@ func (b *builder) renameSelector(n *parser.VectorSelector) error {
 		}
 		n.Name = name + suffix
 		for _, m := range n.LabelMatchers {
-			if m.Name == labels.MetricName {
+			if m.Name == model.MetricNameLabel {
 				m.Value = n.Name
 			}
 		}

@@ -257,7 +257,7 @@ func (d *decoder) count() uint64 {
 
 // key hashes an indexed field's value.
 func key(field int, value string) uint64 {
-	return xxhash.Sum64String(value)*31 + uint64(field) //nolint:gosec // a field number
+	return xxhash.Sum64String(value)*31 + uint64(field)
 }
 
 // A filter is a Bloom filter of 16 bits per key and 8 probes: it lets through

@@ -125,9 +125,9 @@ func (b *batch) logs(ld plog.Logs) {
 func (b *batch) log(rec plog.LogRecord) {
 	r := &b.row
 	r.kind = kindLog
-	r.time = int64(rec.Timestamp()) //nolint:gosec // past 2262
+	r.time = int64(rec.Timestamp())
 	if r.time == 0 {
-		r.time = int64(rec.ObservedTimestamp()) //nolint:gosec // past 2262
+		r.time = int64(rec.ObservedTimestamp())
 	}
 	r.end = 0
 	b.attributes(rec.Attributes())
@@ -172,7 +172,7 @@ func (b *batch) traces(td ptrace.Traces) {
 func (b *batch) span(span ptrace.Span) {
 	r := &b.row
 	r.kind = kindSpan
-	r.time, r.end = int64(span.StartTimestamp()), int64(span.EndTimestamp()) //nolint:gosec // past 2262
+	r.time, r.end = int64(span.StartTimestamp()), int64(span.EndTimestamp())
 	b.attributes(span.Attributes())
 	r.ids[idTrace] = traceID(span.TraceID())
 	r.text[textSpan] = spanID(span.SpanID())
@@ -206,7 +206,7 @@ func (b *batch) spanEvents(span ptrace.Span) {
 		r.kind, r.ids, r.links, r.end = kindLog, ids, r.links[:0], 0
 		r.ids[idCode] = "" // the span has been counted under it
 		b.attributes(e.Attributes())
-		r.time = int64(e.Timestamp()) //nolint:gosec // past 2262
+		r.time = int64(e.Timestamp())
 		r.text[textName] = cut(e.Name(), maxValueBytes)
 		r.text[textParent], r.text[textMessage] = "", ""
 		r.text[textStatus] = "INFO"

@@ -270,6 +270,3 @@ func (d *day) replace(old []block, packed newBlock) error {
 	d.blocks = append(slices.DeleteFunc(d.blocks, func(b block) bool { return gone[b.id] }), packed.block)
 	return nil
 }
-
-// overlaps reports whether the block can hold rows of the time range.
-func (b block) overlaps(from, to int64) bool { return b.min <= to && b.max >= from }

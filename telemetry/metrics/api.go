@@ -319,7 +319,7 @@ func (s *Store) apiSeries(r *http.Request, tenant string) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer sel.Close()
+	defer func() { _ = sel.Close() }() // a reader has nothing to lose
 	out := []map[string]string{}
 	seen := make(map[uint64]bool)
 	for _, set := range sel.sets {
@@ -362,7 +362,7 @@ func (s *Store) names(r *http.Request, tenant string, ask func(storage.Querier, 
 	if err != nil {
 		return nil, err
 	}
-	defer sel.Close()
+	defer func() { _ = sel.Close() }() // a reader has nothing to lose
 	if len(sel.sets) == 0 {
 		sel.sets = [][]*labels.Matcher{nil}
 	}

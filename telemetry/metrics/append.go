@@ -155,7 +155,7 @@ func (a *appender) Append(_ storage.SeriesRef, ls labels.Labels, st, t int64, v 
 	// A classic histogram or summary is many samples but one OTLP point, which
 	// is counted at its _count series.
 	var points int64
-	if h != nil || fh != nil || !classic(opts.Metadata.Type) || strings.HasSuffix(ls.Get(labels.MetricName), "_count") {
+	if h != nil || fh != nil || !classic(opts.Metadata.Type) || strings.HasSuffix(ls.Get(model.MetricNameLabel), "_count") {
 		points = 1
 	}
 	if a.tenant != "" && ls.Get(telemetry.AttrTenant) != a.tenant {

@@ -237,7 +237,7 @@ func (r *Receiver) fail(w http.ResponseWriter, signal string, json bool, httpSta
 	if httpStatus == http.StatusTooManyRequests || httpStatus == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", strconv.Itoa(int(retryDelay/time.Second)))
 	}
-	st := &spb.Status{Code: int32(statusCode(httpStatus)), Message: e.Message} //nolint:gosec // codes are below 17
+	st := &spb.Status{Code: int32(statusCode(httpStatus)), Message: e.Message}
 	contentType, marshal := typeProto, proto.Marshal
 	if json {
 		contentType, marshal = typeJSON, protojson.Marshal
