@@ -32,8 +32,9 @@ type layer struct {
 var (
 	judges = []string{"gate/...", "canary/...", "alert/..."}
 	actors = []string{"rollout/...", "rollback/...", "replay/...", "incident/...", "feedback/...", "pipeline/..."}
-	// ports are the packages that declare what adapters implement.
-	ports = slices.Concat([]string{"", "access/...", "control/...", "dictionary/...", "evidence/...", "telemetry"}, judges, actors)
+	// ports are the packages that declare what adapters implement. The timeline
+	// joins what it reads through telemetry's port; it stores nothing.
+	ports = slices.Concat([]string{"", "access/...", "control/...", "dictionary/...", "evidence/...", "telemetry", "telemetry/timeline"}, judges, actors)
 	// adapters touch the world: disks, networks, other people's formats.
 	adapters = []string{"store/...", "traffic/...", "telemetry/...", "api/...", "web/..."}
 	world    = []string{"os", "os/exec", "net", "net/http", "database/sql", "log/slog"}
