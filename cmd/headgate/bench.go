@@ -2,7 +2,9 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -25,6 +27,9 @@ func newBenchCanaryCommand(a *app) *cobra.Command {
 		Example: "  headgate bench canary --quick",
 		Args:    usage(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
+			if err := checkScenarios(o.Only); err != nil {
+				return err
+			}
 			r, err := bench.Run(c.Context(), o)
 			if err != nil {
 				return err
@@ -51,6 +56,19 @@ func newBenchCanaryCommand(a *app) *cobra.Command {
 	f.Uint64Var(&o.Seed, "seed", 1, "seed of all random numbers")
 	f.StringArrayVar(&o.Only, "only", nil, "only this scenario; goals need all (repeatable)")
 	return c
+}
+
+func checkScenarios(only []string) error {
+	var known []string
+	for _, s := range bench.Scenarios() {
+		known = append(known, s.Name)
+	}
+	for _, name := range only {
+		if !slices.Contains(known, name) {
+			return usageError{fmt.Errorf("--only %q is not a scenario; there are: %s", name, strings.Join(known, "; "))}
+		}
+	}
+	return nil
 }
 
 func (a *app) showBench(r bench.Report) error {

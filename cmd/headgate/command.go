@@ -57,8 +57,8 @@ func (c command) run(ctx context.Context) (result, error) {
 	cmd.Dir, cmd.Env = c.dir, c.environ
 	cmd.WaitDelay = killGrace
 	inGroup(cmd)
-	out := &output{w: c.log, prefix: c.name}
-	stdout, stderr := &stream{output: out}, &stream{output: out}
+	out := &commandOutput{w: c.log, prefix: c.name}
+	stdout, stderr := &stream{commandOutput: out}, &stream{commandOutput: out}
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	err := cmd.Run()
 	stdout.flush()
@@ -78,8 +78,8 @@ func (c command) run(ctx context.Context) (result, error) {
 	return res, nil
 }
 
-// output is where both streams of a command go, line by line.
-type output struct {
+// commandOutput is where both streams of a command go, line by line.
+type commandOutput struct {
 	mu     sync.Mutex
 	w      io.Writer
 	prefix string
@@ -87,7 +87,7 @@ type output struct {
 
 // stream is one of a command's streams.
 type stream struct {
-	*output
+	*commandOutput
 	partial []byte
 	last    string
 }

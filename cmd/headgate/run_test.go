@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -234,7 +235,7 @@ func TestInterruptLeavesTheRelease(t *testing.T) {
 	p := &cancelOnEvent{progress: a.newProgress(&out, false), cancel: cancel}
 	rel, err := a.watch(ctx, c, "rel_2", p)
 	err = a.finish(ctx, c, rel, err, outputText)
-	if code, ok := err.(exitCode); !ok || code != exitError || !strings.Contains(log.String(), "release rel_2 goes on without you") {
+	if !errors.Is(err, exitCode(exitError)) || !strings.Contains(log.String(), "release rel_2 goes on without you") {
 		t.Errorf("error %v, stderr %q", err, log.String())
 	}
 	if rel, err := c.Release(context.Background(), "rel_2"); err != nil || rel.Done() {
