@@ -65,7 +65,6 @@ func newReleaseRunCommand(a *app) *cobra.Command {
 			o.progress = a.newProgress(a.stdout, output == outputJSON)
 			o.log = a.commandLog(o.progress)
 			rel, err := a.runRelease(c.Context(), cl, svc, o)
-			o.progress.close()
 			if errors.Is(err, &headgate.Error{Code: codeBuildFailed}) {
 				a.printError(err)
 				return exitCode(exitBlocked)

@@ -31,7 +31,7 @@ type runOptions struct {
 	source                   headgate.Source
 	highRisk                 bool
 
-	// progress shows how it goes; nil shows nothing.
+	// progress shows how it goes and is closed at the end; nil shows nothing.
 	progress progress
 	// log takes what the commands print, each line with a prefix; nil drops it.
 	log io.Writer
@@ -49,6 +49,7 @@ func (a *app) runRelease(ctx context.Context, c *client.Client, svc config.Servi
 	if o.progress == nil {
 		o.progress = silent{}
 	}
+	defer o.progress.close()
 	if o.releaseID == "" {
 		o.releaseID = headgate.NewID("rel")
 	}
