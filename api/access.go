@@ -102,7 +102,11 @@ func (s *server) authenticate(next http.Handler) http.Handler {
 			err = who.May(access.Operator)
 		}
 		if err == nil && who.Role != "" {
-			who, err = who.Narrow(r.Header.Get("x-tenant-id"))
+			asked := r.Header.Get("x-tenant-id")
+			who, err = who.Narrow(asked)
+			if err == nil && asked != "" {
+				who.Tenants = []string{who.TenantID} // so that it sees no other's either
+			}
 		}
 		if err != nil {
 			WriteError(w, r, err)

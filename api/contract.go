@@ -74,7 +74,7 @@ func (s *server) registerRollout(a huma.API) {
 	huma.Register(a, op(http.MethodPost, "/internal/release/rollout/decision", "decide-rollout", "Say whether a request may meet the candidate"),
 		func(ctx context.Context, in *bodyOf[decisionRequest]) (*reply[rollout.Decision], error) {
 			b := in.Body
-			d, err := s.Plane.Decide(ctx, b.ReleaseID, rollout.Subject{TenantID: b.TenantID, ProjectSize: b.ProjectSize, HighRisk: b.HighRisk})
+			d, err := s.Plane.Decide(ctx, caller(ctx), b.ReleaseID, rollout.Subject{TenantID: b.TenantID, ProjectSize: b.ProjectSize, HighRisk: b.HighRisk})
 			return answer(ctx, d, err)
 		})
 	huma.Register(a, op(http.MethodPost, "/internal/release/rollback/execute", "execute-rollback", "Roll a release back when a breach has lasted"),

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/access"
 	"github.com/headgate/headgate/config"
 	"github.com/headgate/headgate/dictionary"
 	"github.com/headgate/headgate/evidence"
@@ -255,6 +256,19 @@ func (p *Plane) serviceOf(ctx context.Context, releaseID string) (*Service, *pip
 	}
 	s, err := p.Service(r.Service)
 	return s, &r, err
+}
+
+// reach refuses a release that is another tenant's, as if it were not there. An
+// id under which no release was made is anybody's to use.
+func (p *Plane) reach(ctx context.Context, who access.Identity, releaseID string) error {
+	r, err := p.o.Store.Release(ctx, releaseID)
+	if headgate.AsError(err).Code == headgate.CodeReleaseNotFound {
+		return nil
+	}
+	if err == nil && !who.Sees(r.TenantID) {
+		err = noRelease(releaseID)
+	}
+	return err
 }
 
 // tool is how evidence names this build.

@@ -46,7 +46,10 @@ func (k knownTenants) Reviews(ctx context.Context, tenant string) ([]feedback.It
 	return k.source.Reviews(ctx, tenant)
 }
 
-func (p *Plane) loopOf(ctx context.Context, releaseID string) (*feedback.Loop, string, error) {
+func (p *Plane) loopOf(ctx context.Context, who access.Identity, releaseID string) (*feedback.Loop, string, error) {
+	if err := p.reach(ctx, who, releaseID); err != nil {
+		return nil, "", err
+	}
 	s, _, err := p.serviceOf(ctx, releaseID)
 	if err != nil {
 		return nil, "", err
@@ -56,7 +59,7 @@ func (p *Plane) loopOf(ctx context.Context, releaseID string) (*feedback.Loop, s
 
 // RunFeedback adds what went wrong for the caller's tenant to its dataset.
 func (p *Plane) RunFeedback(ctx context.Context, who access.Identity, req feedback.Request) (feedback.Result, error) {
-	loop, service, err := p.loopOf(ctx, req.ReleaseID)
+	loop, service, err := p.loopOf(ctx, who, req.ReleaseID)
 	if err != nil {
 		return feedback.Result{}, err
 	}
@@ -72,7 +75,7 @@ func (p *Plane) RunFeedback(ctx context.Context, who access.Identity, req feedba
 
 // ApplyStrategy makes a strategy the caller's tenant's next version.
 func (p *Plane) ApplyStrategy(ctx context.Context, who access.Identity, req feedback.StrategyRequest) (feedback.Strategy, error) {
-	loop, service, err := p.loopOf(ctx, req.ReleaseID)
+	loop, service, err := p.loopOf(ctx, who, req.ReleaseID)
 	if err != nil {
 		return feedback.Strategy{}, err
 	}

@@ -31,6 +31,9 @@ type GateRequest struct {
 // EvaluateGate judges the metrics of a request. With a release id the result
 // becomes evidence of that release.
 func (p *Plane) EvaluateGate(ctx context.Context, who access.Identity, g headgate.Gate, req GateRequest) (gate.Result, error) {
+	if err := p.reach(ctx, who, req.ReleaseID); err != nil {
+		return gate.Result{}, err
+	}
 	in := gate.Input{DatasetID: req.DatasetID, Metrics: req.Metrics}
 	res, err := gate.Evaluate(p.o.Rules, g, in)
 	if err != nil || req.ReleaseID == "" {

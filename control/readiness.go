@@ -39,6 +39,9 @@ type ReadinessRequest struct {
 
 // EvaluateReadiness assesses a release over the seven gates and the replay.
 func (p *Plane) EvaluateReadiness(ctx context.Context, who access.Identity, req ReadinessRequest) (gate.Assessment, error) {
+	if err := p.reach(ctx, who, req.ReleaseID); err != nil {
+		return gate.Assessment{}, err
+	}
 	a, err := p.assess(ctx, who.TenantID, req, gate.Mode(p.o.Settings.EvidenceMode))
 	if err != nil {
 		return a, err
@@ -268,6 +271,9 @@ type ExecutionLimit struct {
 
 // ExecutePipeline says whether a release is ready, and how it would go on.
 func (p *Plane) ExecutePipeline(ctx context.Context, who access.Identity, req ReadinessRequest) (Execution, error) {
+	if err := p.reach(ctx, who, req.ReleaseID); err != nil {
+		return Execution{}, err
+	}
 	st := p.o.Settings
 	out := Execution{
 		PipelineID: headgate.NewID("pl"), ReleaseID: req.ReleaseID, TenantID: who.TenantID, DatasetVersion: req.DatasetVersion,
@@ -298,6 +304,9 @@ func (p *Plane) ExecutePipeline(ctx context.Context, who access.Identity, req Re
 // PutPlan posts a release's rollout plan; posting again replaces it. While the
 // service is frozen it is ROLLOUT_FROZEN.
 func (p *Plane) PutPlan(ctx context.Context, who access.Identity, plan rollout.Plan) error {
+	if err := p.reach(ctx, who, plan.ReleaseID); err != nil {
+		return err
+	}
 	if s, rec, err := p.serviceOf(ctx, plan.ReleaseID); err == nil && rec != nil {
 		active, err := p.o.Store.Active(ctx, s.Name)
 		if err != nil {
@@ -322,7 +331,10 @@ func (p *Plane) PutPlan(ctx context.Context, who access.Identity, plan rollout.P
 }
 
 // Decide says whether a release's plan admits a request's subject.
-func (p *Plane) Decide(ctx context.Context, releaseID string, subject rollout.Subject) (rollout.Decision, error) {
+func (p *Plane) Decide(ctx context.Context, who access.Identity, releaseID string, subject rollout.Subject) (rollout.Decision, error) {
+	if err := p.reach(ctx, who, releaseID); err != nil {
+		return rollout.Decision{}, err
+	}
 	plan, err := p.o.Store.Plan(ctx, releaseID)
 	if err != nil {
 		return rollout.Decision{}, err

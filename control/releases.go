@@ -79,6 +79,10 @@ func (p *Plane) CreateRelease(ctx context.Context, who access.Identity, req Rele
 	if err != nil {
 		return View{}, err
 	}
+	if !who.Sees(rec.TenantID) {
+		return View{}, headgate.Errorf(headgate.CodeIdempotencyConflict, headgate.ClassBusinessRule,
+			"the id %s is taken; choose a new one", rel.ID)
+	}
 	p.wake()
 	p.Seal()
 	return p.view(ctx, rec)
@@ -148,9 +152,13 @@ func (p *Plane) plan(ctx context.Context, s *Service, rel headgate.Release) (pip
 func (p *Plane) release(ctx context.Context, who access.Identity, id string) (pipeline.Record, error) {
 	rec, err := p.o.Store.Release(ctx, id)
 	if err == nil && !who.Sees(rec.TenantID) {
-		err = headgate.Errorf(headgate.CodeReleaseNotFound, headgate.ClassBusinessRule, "there is no release %s", id)
+		err = noRelease(id)
 	}
 	return rec, err
+}
+
+func noRelease(id string) error {
+	return headgate.Errorf(headgate.CodeReleaseNotFound, headgate.ClassBusinessRule, "there is no release %s", id)
 }
 
 // Release returns a release.
@@ -195,19 +203,29 @@ func (p *Plane) view(ctx context.Context, rec pipeline.Record) (View, error) {
 	}, nil
 }
 
-// Events returns a release's trail after a sequence number.
+// Events returns a release's trail after a sequence number. A release that was
+// only ever named in requests has a trail, too: of what the caller may see.
 func (p *Plane) Events(ctx context.Context, who access.Identity, id string, after int64, limit int) ([]EventRow, error) {
-	if _, err := p.release(ctx, who, id); err != nil {
+	if err := p.reach(ctx, who, id); err != nil {
 		return nil, err
 	}
 	if limit <= 0 || limit > 1000 {
 		limit = 1000
 	}
 	rows, err := p.o.Store.Events(ctx, EventQuery{ReleaseID: id, After: after, Limit: limit})
-	if rows == nil {
-		rows = []EventRow{}
+	if err != nil {
+		return nil, err
 	}
-	return rows, err
+	seen := []EventRow{}
+	for _, row := range rows {
+		if who.Sees(row.TenantID) {
+			seen = append(seen, row)
+		}
+	}
+	if len(seen) == 0 && after == 0 {
+		return nil, noRelease(id)
+	}
+	return seen, nil
 }
 
 // StageReport is what a client says about a stage that it ran.

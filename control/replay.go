@@ -70,6 +70,9 @@ type ReplayEvaluation struct {
 // staging while it has not met users, to stable afterwards. The outcome is
 // evidence of the release; a pass also ends a rollback that waited for it.
 func (p *Plane) ReplayE2E(ctx context.Context, who access.Identity, req ReplayRequest) (ReplayResult, error) {
+	if err := p.reach(ctx, who, req.ReleaseID); err != nil {
+		return ReplayResult{}, err
+	}
 	s, rec, err := p.serviceOf(ctx, req.ReleaseID)
 	if err != nil {
 		return ReplayResult{}, err

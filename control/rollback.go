@@ -153,6 +153,9 @@ func (p *Plane) ExecuteRollback(ctx context.Context, who access.Identity, req Ro
 	if err := rollback.Validate(req.ConsecutiveThreshold, req.Breaches); err != nil {
 		return rollback.Result{}, err
 	}
+	if err := p.reach(ctx, who, req.ReleaseID); err != nil {
+		return rollback.Result{}, err
+	}
 	g, ok := rollback.Triggered(req.ConsecutiveThreshold, req.Breaches)
 	if !ok {
 		return rollback.NotTriggered(req.ReleaseID), nil
