@@ -120,14 +120,25 @@ func (s *server) authenticate(next http.Handler) http.Handler {
 // was sent.
 func (s *server) identity(r *http.Request) (access.Identity, error) {
 	from, _, _ := net.SplitHostPort(r.RemoteAddr)
-	token := bearer(r)
-	if token == "" {
-		if s.Development && r.Header.Get("x-internal-debug") == "true" {
-			return access.Identity{Name: "x-internal-debug", Role: access.Operator, From: from}, nil
-		}
+	if token := bearer(r); token != "" {
+		who, err := access.Verify(r.Context(), s.Credentials, token, time.Now())
+		who.From = from
+		return who, err
+	}
+	// By another name, a page of another site could have sent the header.
+	if s.Development && r.Header.Get("x-internal-debug") == "true" && loopbackHost(r.Host) {
+		return access.Identity{Name: "x-internal-debug", Role: access.Operator, From: from}, nil
+	}
+	// A cookie only ever reads: another site's form cannot act with it. One
+	// that is no good any more is none, so that its owner can log in again.
+	c, err := r.Cookie(sessionCookie)
+	if err != nil || (r.Method != http.MethodGet && r.Method != http.MethodHead) {
 		return access.Identity{From: from}, nil
 	}
-	who, err := access.Verify(r.Context(), s.Credentials, token, time.Now())
+	who, err := access.Verify(r.Context(), s.Credentials, c.Value, time.Now())
+	if err != nil && headgate.AsError(err).Code == headgate.CodeUnauthorized {
+		err = nil
+	}
 	who.From = from
 	return who, err
 }
@@ -142,10 +153,6 @@ func bearer(r *http.Request) string {
 			return "-" // a credential of a kind that nobody has
 		}
 		return token
-	}
-	// A cookie only ever reads: another site's form cannot act with it.
-	if c, err := r.Cookie(sessionCookie); err == nil && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
-		return c.Value
 	}
 	return ""
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"embed"
 	"html/template"
+	"net"
 	"net/http"
 	"strings"
 
@@ -19,10 +20,10 @@ var pageTemplates = template.Must(template.ParseFS(templates, "templates/*.html"
 
 // pages serves what a person reads in a browser.
 func (s *server) pages(mux *http.ServeMux) {
-	mux.HandleFunc("GET /{$}", s.reader(s.index))
-	mux.HandleFunc("GET /releases/{id}", s.reader(s.releasePage))
-	mux.HandleFunc("GET /login", s.loginForm)
-	mux.HandleFunc("POST /login", s.login)
+	mux.HandleFunc("GET /{$}", guard(s.reader(s.index)))
+	mux.HandleFunc("GET /releases/{id}", guard(s.reader(s.releasePage)))
+	mux.HandleFunc("GET /login", guard(s.loginForm))
+	mux.HandleFunc("POST /login", guard(s.login))
 }
 
 // reader lets those in who may read; others have to log in first. A
@@ -37,24 +38,32 @@ func (s *server) reader(next func(http.ResponseWriter, *http.Request, access.Ide
 			http.Redirect(w, r, "/login", http.StatusSeeOther)
 			return
 		}
+		next(w, r, who)
+	}
+}
+
+// guard keeps a page from running scripts, from being framed and from staying
+// in a cache.
+func guard(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("Content-Type", "text/html; charset=utf-8")
 		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:; form-action 'self'; frame-ancestors 'none'")
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Referrer-Policy", "same-origin")
 		h.Set("Cache-Control", "no-store")
-		next(w, r, who)
+		next(w, r)
 	}
 }
 
 // loopbackHost refuses other names for this address, by which a page of
-// another site could read ours.
+// another site could read ours or act in its reader's place.
 func loopbackHost(host string) bool {
-	name := host
-	if i := strings.LastIndexByte(host, ':'); i > 0 {
-		name = host[:i]
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
 	}
-	return name == "127.0.0.1" || name == "localhost" || name == "[::1]"
+	ip := net.ParseIP(strings.Trim(host, "[]"))
+	return host == "localhost" || (ip != nil && ip.IsLoopback())
 }
 
 // language is zh-CN when it is asked for or preferred, else English.
@@ -132,6 +141,5 @@ func render(w http.ResponseWriter, r *http.Request, name string, data any) {
 		WriteError(w, r, headgate.Errorf(headgate.CodeInternal, headgate.ClassPermanent, "the page could not be made").Wrap(err))
 		return
 	}
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	_, _ = w.Write(b.Bytes()) // the client is gone if this fails
 }
