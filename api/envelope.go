@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"regexp"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -108,6 +109,9 @@ func statusOf(e *headgate.Error) int {
 	}
 }
 
+// chosen are the places in a body whose names are the client's own.
+var chosen = regexp.MustCompile(`^(body\.(?:gate_results|metrics))\..*`)
+
 // humaError is how errors of the framework (an unreadable body, a failed
 // schema check) become ours. Its details can quote the body, so only where and
 // what rule are kept.
@@ -122,9 +126,11 @@ func humaError(ctx context.Context, status int, msg string, errs ...error) huma.
 	fields := []map[string]string{}
 	for _, err := range errs {
 		var d *huma.ErrorDetail
-		if errors.As(err, &d) && d.Location != "" && !strings.HasPrefix(d.Message, "invalid character") {
-			fields = append(fields, map[string]string{"field": d.Location, "problem": d.Message})
+		// About the whole body, the JSON decoder speaks in its own words.
+		if !errors.As(err, &d) || d.Location == "" || (d.Location == "body" && !strings.HasPrefix(d.Message, "expected ")) {
+			continue
 		}
+		fields = append(fields, map[string]string{"field": chosen.ReplaceAllString(d.Location, "$1"), "problem": d.Message})
 	}
 	if len(fields) == 0 {
 		return failure(ctx, headgate.Invalidf("the request body is not readable as JSON of the documented form (status %d); see /openapi.json", status))
