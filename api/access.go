@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -71,6 +72,30 @@ func (s *server) identify(next http.Handler) http.Handler {
 		ctx := context.WithValue(r.Context(), metaKey, m)
 		ctx = context.WithValue(ctx, loggerKey, s.Logger)
 		next.ServeHTTP(w, r.WithContext(ctx))
+	})
+}
+
+// drainTime bounds how long the rest of a refused body is read.
+const drainTime = 10 * time.Second
+
+// drain reads what a client still sends of a body that nobody wanted to the
+// end. Most clients read the answer only after they have sent everything; if
+// the connection were closed on them, they would not find out why.
+func drain(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Body == nil || r.Body == http.NoBody {
+			next.ServeHTTP(w, r)
+			return
+		}
+		body := r.Body
+		r.Body = io.NopCloser(body)
+		next.ServeHTTP(w, r)
+		c := http.NewResponseController(w)
+		if c.SetReadDeadline(time.Now().Add(drainTime)) != nil {
+			return
+		}
+		_, _ = io.CopyN(io.Discard, body, maxReportBody) // what cannot be read need not be
+		_ = c.SetReadDeadline(time.Time{})
 	})
 }
 

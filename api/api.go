@@ -74,7 +74,7 @@ func New(o Options) http.Handler {
 			mux.Handle("/api/v1/"+p, o.Forward)
 		}
 	}
-	return s.identify(s.recoverPanics(s.authenticate(s.forwardJobs(s.route(mux)))))
+	return drain(s.identify(s.recoverPanics(s.authenticate(s.forwardJobs(s.route(mux))))))
 }
 
 // forwardJobs lets a development server answer for the jobs of the service
