@@ -71,7 +71,7 @@ func New(o Options) http.Handler {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	if o.Forward != nil {
 		for _, p := range []string{"documents/", "evaluations", "evaluations/", "dlq/"} {
-			mux.Handle("/api/v1/"+p, o.Forward)
+			mux.HandleFunc("/api/v1/"+p, s.forward)
 		}
 	}
 	return drain(s.identify(s.recoverPanics(s.authenticate(s.forwardJobs(s.route(mux))))))
@@ -85,14 +85,25 @@ func (s *server) forwardJobs(next http.Handler) http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id, ok := strings.CutPrefix(r.URL.Path, "/api/v1/jobs/")
-		if ok && r.Method == http.MethodGet {
+		if ok && r.Method == http.MethodGet && caller(r.Context()).Role != "" {
 			if _, err := s.Plane.Job(r.Context(), caller(r.Context()), id); headgate.AsError(err).Code == headgate.CodeJobNotFound {
-				s.Forward.ServeHTTP(w, r)
+				s.forward(w, r)
 				return
 			}
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// forward hands a request on under the ids it has here. The service's answer
+// says which ones it took.
+func (s *server) forward(w http.ResponseWriter, r *http.Request) {
+	m := metaOf(r.Context())
+	r.Header.Set("x-trace-id", m.TraceID)
+	r.Header.Set("x-request-id", m.RequestID)
+	w.Header().Del("x-trace-id")
+	w.Header().Del("x-request-id")
+	s.Forward.ServeHTTP(w, r)
 }
 
 func (s *server) config() huma.Config {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net/http"
@@ -8,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/headgate/headgate"
@@ -137,16 +139,26 @@ func (s *Server) forward() http.Handler {
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(&url.URL{Scheme: "http", Host: s.proxyAddr})
 			r.SetXForwarded()
-			tenant := r.In.Header.Get(svc.TenantHeader)
+			tenant := cmp.Or(r.In.Header.Get(svc.TenantHeader), svc.Replay.Tenant)
 			if r.In.Header.Get("Authorization") == "" && r.In.Header.Get("x-internal-debug") == "true" {
 				if token := credential(tenant); token != "" {
 					r.Out.Header.Set("Authorization", "Bearer "+token)
 				}
 			}
 		},
+		ModifyResponse: func(r *http.Response) error {
+			if r.StatusCode == http.StatusUnauthorized && strings.HasPrefix(r.Request.URL.Path, "/api/v1/jobs/") {
+				// Whom the service does not know has no jobs there.
+				return headgate.Errorf(headgate.CodeJobNotFound, headgate.ClassBusinessRule, "there is no job of that id")
+			}
+			return nil
+		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			api.WriteError(w, r, headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient,
-				"the service behind the proxy does not answer").Wrap(err))
+			if headgate.AsError(err).Code != headgate.CodeJobNotFound {
+				err = headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient,
+					"the service behind the proxy does not answer").Wrap(err)
+			}
+			api.WriteError(w, r, err)
 		},
 	}
 }
