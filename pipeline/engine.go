@@ -30,7 +30,9 @@ type Options struct {
 	Log      *slog.Logger
 	// Owner names this process in leases.
 	Owner string
-	// LeaseTTL is how long a claim outlives its process. Default 6 s.
+	// LeaseTTL is how long a claim outlives its process. It must end well before
+	// a router's lease of a canary's share, so that the next process can renew
+	// that one. Default 3 s.
 	LeaseTTL time.Duration
 	// Workers bounds how many releases move at the same time. Default 8.
 	Workers int
@@ -59,7 +61,7 @@ type judge struct {
 // New returns an engine.
 func New(o Options) *Engine {
 	if o.LeaseTTL == 0 {
-		o.LeaseTTL = 6 * time.Second
+		o.LeaseTTL = 3 * time.Second
 	}
 	if o.Workers == 0 {
 		o.Workers = 8
