@@ -287,7 +287,8 @@ func (p *Plane) Frozen(ctx context.Context, sc feedback.Scope) (bool, error) {
 }
 
 // Publish puts a promoted release's component values in force, in the fixed
-// order, each read back. The router is the pipeline's own step.
+// order, each read back. One that is in force already, as after a crash, is not
+// set again. The router is the pipeline's own step.
 func (p *Plane) Publish(ctx context.Context, r pipeline.Record) error {
 	s, err := p.Service(r.Service)
 	if err != nil {
@@ -306,10 +307,14 @@ func (p *Plane) Publish(ctx context.Context, r pipeline.Record) error {
 			a = rollback.Hook{URL: act.URL}
 		case config.ActuatorFlag:
 		}
+		got, err := a.Read(ctx, c)
+		if err == nil && got == r.Changes[i].To {
+			continue
+		}
 		if err := a.Set(ctx, c, r.Changes[i].To); err != nil {
 			return err
 		}
-		got, err := a.Read(ctx, c)
+		got, err = a.Read(ctx, c)
 		if err != nil {
 			return err
 		}
