@@ -264,9 +264,14 @@ func (p *Plane) gateInput(ctx context.Context, s *Service, r pipeline.Record, g 
 	return in, inputs, missing, nil
 }
 
-// settleTime is how long after the last report a figure may still be on its
-// way through the telemetry pipeline.
-const settleTime = 15 * time.Second
+const (
+	// settleTime is how long after the last report a figure may still be on its
+	// way through the telemetry pipeline.
+	settleTime = 15 * time.Second
+	// exportTime is how long what a tool's run caused may still be in the service
+	// itself. A figure that is there sooner may be without it.
+	exportTime = 2 * time.Second
+)
 
 // GateD is the runner of stage gate_d: all four gates on what tools reported,
 // what the isolation probes found, and what telemetry shows.
@@ -296,8 +301,11 @@ func (p *Plane) GateD(ctx context.Context, r pipeline.Record) (pipeline.Result, 
 		all[g] = judged{in, inputs}
 		missing = append(missing, m...)
 	}
-	if len(missing) > 0 && p.o.Now().Sub(p.lastReport(ctx, r)) < settleTime {
+	switch age := p.o.Now().Sub(p.lastReport(ctx, r)); {
+	case len(missing) > 0 && age < settleTime:
 		return pipeline.Result{Waiting: "waits for telemetry of " + r.Version + ": " + strings.Join(missing, ", ")}, nil
+	case age < exportTime:
+		return pipeline.Result{Waiting: "waits for the last telemetry of " + r.Version}, nil
 	}
 	out := pipeline.Result{Verdict: headgate.Pass}
 	for _, g := range headgate.GateD() {
