@@ -94,16 +94,18 @@ func (e *Engine) act(ctx context.Context, c Commit, d canary.Decision, j *judge,
 		e.closeStage(&c, now, headgate.Pass, nil, d.Reason)
 		enter(&c, headgate.StageFull, now)
 	default:
-		if share := min(r.Plan.Share, d.Share); share != r.State.Share {
-			kind := "canary_throttled"
-			if share > r.State.Share {
-				kind = "canary_released"
+		share := min(r.Plan.Share, d.Share)
+		// The trail tells when a limit comes and goes; the tick log has its course.
+		if limited := share < r.Plan.Share; limited != (r.State.Share < r.Plan.Share) {
+			kind := "canary_released"
+			if limited {
+				kind = "canary_throttled"
 			}
 			ev := event(r, now, kind, d.Verdict, d.Reason)
 			ev.Data = map[string]any{"share": share}
 			c.Events = append(c.Events, ev)
-			c.Record.State.Share = share
 		}
+		c.Record.State.Share = share
 		c.Record.NextRunAt = now.Add(e.o.Tick)
 	}
 	if err := e.o.Store.Commit(ctx, c); err != nil {

@@ -132,7 +132,7 @@ func Supersede(highest int64, current Split, leased bool, next Split) error {
 	case current.Epoch == highest && !current.Same(next):
 		return headgate.Errorf(headgate.CodeStaleEpoch, headgate.ClassBusinessRule,
 			"epoch %d is in force with another split; every change takes a higher epoch", highest).With("epoch", highest)
-	case next.Share > 0 && !(leased && current.Epoch == highest):
+	case next.Share > 0 && (!leased || current.Epoch != highest):
 		return headgate.Errorf(CodeLeaseLapsed, headgate.ClassBusinessRule,
 			"the lease of epoch %d is over and all traffic is on stable; decide anew under a higher epoch", highest).With("epoch", highest)
 	}

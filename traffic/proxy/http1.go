@@ -375,7 +375,7 @@ func (b *responseBody) Read(buf []byte) (int, error) {
 	switch {
 	case err != nil && b.interrupted.Load():
 		err = io.EOF
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		b.tally.answered(b.status)
 		for _, key := range b.resp.Header.PeekTrailerKeys() {
 			b.out.SetBytesKV(key, b.resp.Header.PeekBytes(key))
