@@ -178,7 +178,7 @@ func claimersNeverShareARelease(t *testing.T, s Store) {
 	var wg sync.WaitGroup
 	for range claimers {
 		wg.Go(func() {
-			for {
+			for range releases + 1 {
 				r, _, ok, err := s.Claim(t.Context(), "claimer", minute, pipeline.PlanVersion)
 				if err != nil {
 					t.Error(err)
