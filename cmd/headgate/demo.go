@@ -92,6 +92,9 @@ func (a *app) demo(ctx context.Context, o demoOptions) (err error) {
 	if dir, err = filepath.Abs(dir); err != nil {
 		return err
 	}
+	if _, err := os.Stat(filepath.Join(dir, "headgate")); err == nil {
+		return headgate.Invalidf("%s holds an earlier demo; name another folder with --keep, or remove it", dir)
+	}
 	d := &demo{a: a, dir: dir, stable: "v1.0.0", say: func(format string, args ...any) { fmt.Fprintf(a.stderr, format+"\n", args...) }}
 	defer d.stop()
 	if err := d.start(ctx, o); err != nil {
