@@ -140,7 +140,7 @@ func DefaultConfig() Config {
 		Alpha: 0.001, Beta: 0.05,
 		MarginRatio: 1.1, MarginAlpha: 0.05, MaxRatio: 2,
 		NegligibleErrorRate: 0.001, MinErrors: 3,
-		TickSeconds: 2, BlockSeconds: 6, CapBlocks: 4, SuddenBlockSeconds: 2, SuddenCapBlocks: 4.7, Hazard: 1.0 / 60, Tempering: 1,
+		TickSeconds: 2, BlockSeconds: 6, CapBlocks: 4.4, SuddenBlockSeconds: 2, SuddenCapBlocks: 4.7, Hazard: 1.0 / 60, Tempering: 1,
 		Weights:      Weights{Errors: 0.7, Latency: 0.2, Cost: 0.1},
 		Latency:      LatencyRule{Margin: 0.05, TailRatio: 1.25},
 		Cost:         CostRule{Margin: 0.05},

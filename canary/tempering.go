@@ -2,8 +2,8 @@ package canary
 
 // tempering estimates how much more parts of stable differ from each other
 // than chance explains, from earlier blocks only. Evidence is divided by it.
-// The parts are the shards of a block or, when ticks have none, two ticks in a
-// row: that shows clusters and hiccups, too, if not those of single instances.
+// The parts are the shards of a block, and two ticks in a row: these show
+// clusters and bursts as well, if not how much single instances differ.
 type tempering struct {
 	least float64
 	phi   float64
@@ -18,7 +18,7 @@ type tempering struct {
 const (
 	// temperingPrior is the weight, in degrees of freedom, of "no more than
 	// chance" before anything was seen.
-	temperingPrior = 30
+	temperingPrior = 10
 	// temperingClip bounds what one block can say.
 	temperingClip = 40
 )
@@ -39,9 +39,6 @@ func (t *tempering) add(shards []Shard) {
 
 // addTick takes stable's counts of a tick over all tenants.
 func (t *tempering) addTick(stable Totals) {
-	if len(t.shards) > 0 {
-		return
-	}
 	t.pair = append(t.pair, Shard(stable))
 	if len(t.pair) == 2 {
 		t.compare(t.pair)
