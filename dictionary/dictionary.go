@@ -78,6 +78,16 @@ type Objective struct {
 	Owner    string
 }
 
+// Attribute is one key of metrics, spans and events.
+type Attribute struct {
+	Key   string
+	Brief string
+	// Aliases are older or other names under which services send it.
+	Aliases []string
+	// Values translates older values into today's.
+	Values map[string]string
+}
+
 // Dictionary is a loaded, checked set of definitions. It is immutable and
 // safe for concurrent use.
 type Dictionary struct {
@@ -85,6 +95,7 @@ type Dictionary struct {
 	metrics    map[string]Metric // by OpenTelemetry name
 	families   map[string]Metric // by Prometheus family name
 	figures    map[string]Figure
+	attributes map[string]Attribute
 	alerts     []Alert
 	objectives []Objective
 }
@@ -127,4 +138,10 @@ func (d *Dictionary) Metric(name string) (Metric, bool) {
 func (d *Dictionary) Figure(name string) (Figure, bool) {
 	f, ok := d.figures[name]
 	return f, ok
+}
+
+// Attribute returns the attribute of a key.
+func (d *Dictionary) Attribute(key string) (Attribute, bool) {
+	a, ok := d.attributes[key]
+	return a, ok
 }

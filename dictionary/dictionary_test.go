@@ -2,19 +2,15 @@ package dictionary_test
 
 import (
 	"errors"
-	"math"
 	"strings"
 	"testing"
 	"testing/fstest"
 	"time"
 
 	"github.com/prometheus/prometheus/promql/parser"
-	"go.opentelemetry.io/collector/pdata/pcommon"
-	"go.opentelemetry.io/collector/pdata/pmetric"
 
 	"github.com/headgate/headgate"
 	"github.com/headgate/headgate/dictionary"
-	"github.com/headgate/headgate/telemetry/metrics"
 )
 
 func load(t testing.TB, namespace string) *dictionary.Dictionary {
@@ -141,6 +137,11 @@ func TestBadDefinitionsAreNamed(t *testing.T) {
 		{"scalar", figure("query: '1'"), "instant vector"},
 		{"figure used twice", strings.Replace(figure("query: 'sum(rate(my_thing_total[5m]))'"), "my_figure", "api_p95_s", 1), "already used"},
 		{"alert without runbook", strings.Replace(valid, "%s", ", alerts: [{name: A, figure: api_p95_s, above: 1, severity: P1}]", 1), "alert A: runbook is required"},
+		{"alert without owner", preamble + "    brief: b\n    instrument: counter\n    unit: '1'\n    annotations: {headgate: {direction: neutral, alerts: [{name: A, figure: api_p95_s, above: 1, severity: P1, runbook: r}]}}\n", "alert A: owner is required"},
+		{"alert used twice", strings.Replace(valid, "%s", ", alerts: [{name: ApiSlow, figure: api_p95_s, above: 1, severity: P1, runbook: r}]", 1), "alert ApiSlow: the name is already used"},
+		{"objective without runbook", strings.Replace(valid, "%s", ", objectives: [{name: O, figure: api_error_rate, target: 0.9, severity: P1}]", 1), "objective O: runbook is required"},
+		{"figure without unit", strings.Replace(figure("query: 'sum(rate(my_thing_total[5m]))'"), "brief: b, unit: '1', group", "brief: b, group", 1), "figure my_figure: unit is required"},
+		{"alias used twice", "file_format: definition/2\nattributes:\n  - key: my.model\n    brief: b\n    annotations: {headgate: {aliases: [llm.request.model]}}\n", "already stands for gen_ai.request.model"},
 		{"alert on nothing", strings.Replace(valid, "%s", ", alerts: [{name: A, figure: none, above: 1, severity: P1, runbook: r}]", 1), `no figure "none"`},
 		{"objective of one", strings.Replace(valid, "%s", ", objectives: [{name: O, figure: api_error_rate, target: 1, severity: P1, runbook: r}]", 1), "between 0 and 1"},
 	}
@@ -158,214 +159,5 @@ func TestBadDefinitionsAreNamed(t *testing.T) {
 	}
 	if _, err := dictionary.Load("9lives"); err == nil || !strings.Contains(err.Error(), "OBS_METRICS_NAMESPACE") {
 		t.Errorf("namespace: %v", err)
-	}
-}
-
-// service writes the reference service's metrics as OTLP.
-type service struct {
-	t       *testing.T
-	d       *dictionary.Dictionary
-	md      pmetric.Metrics
-	metrics pmetric.MetricSlice
-	at      time.Time
-}
-
-func newService(t *testing.T, d *dictionary.Dictionary, version string, at time.Time) *service {
-	s := &service{t: t, d: d, md: pmetric.NewMetrics(), at: at}
-	rm := s.md.ResourceMetrics().AppendEmpty()
-	a := rm.Resource().Attributes()
-	a.PutStr("service.name", "bidding")
-	a.PutStr("service.version", version)
-	a.PutStr("deployment.environment.name", "staging")
-	a.PutStr("service.instance.id", version+"-1")
-	s.metrics = rm.ScopeMetrics().AppendEmpty().Metrics()
-	return s
-}
-
-func (s *service) metric(name string) (pmetric.Metric, dictionary.Metric) {
-	def, ok := s.d.Metric(name)
-	if !ok {
-		s.t.Fatalf("no metric %s", name)
-	}
-	m := s.metrics.AppendEmpty()
-	m.SetName(def.Name)
-	m.SetUnit(def.Unit)
-	return m, def
-}
-
-func (s *service) number(name string, v float64, attrs map[string]any) *service {
-	m, def := s.metric(name)
-	var dp pmetric.NumberDataPoint
-	if def.Instrument == "gauge" {
-		dp = m.SetEmptyGauge().DataPoints().AppendEmpty()
-	} else {
-		sum := m.SetEmptySum()
-		sum.SetIsMonotonic(true)
-		sum.SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
-		dp = sum.DataPoints().AppendEmpty()
-	}
-	dp.SetDoubleValue(v)
-	s.stamp(dp.SetTimestamp, dp.SetStartTimestamp, dp.Attributes(), attrs)
-	return s
-}
-
-// histogram has the bounds 1, 2 and 4 and 50, 45 and 5 values below each.
-func (s *service) histogram(name string, scale float64, attrs map[string]any) *service {
-	m, _ := s.metric(name)
-	h := m.SetEmptyHistogram()
-	h.SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
-	dp := h.DataPoints().AppendEmpty()
-	dp.ExplicitBounds().FromRaw([]float64{1 * scale, 2 * scale, 4 * scale})
-	dp.BucketCounts().FromRaw([]uint64{50, 45, 5, 0})
-	dp.SetCount(100)
-	dp.SetSum(120 * scale)
-	s.stamp(dp.SetTimestamp, dp.SetStartTimestamp, dp.Attributes(), attrs)
-	return s
-}
-
-func (s *service) stamp(at, start func(pcommon.Timestamp), to pcommon.Map, attrs map[string]any) {
-	at(pcommon.NewTimestampFromTime(s.at))
-	start(pcommon.NewTimestampFromTime(s.at.Add(-30 * time.Second)))
-	if err := to.FromRaw(attrs); err != nil {
-		s.t.Fatal(err)
-	}
-	if _, ok := to.Get("tenant_id"); !ok {
-		to.PutStr("tenant_id", "acme")
-	}
-}
-
-type attrs = map[string]any
-
-// TestEveryFigureFromOTLP sends what the reference service sends and reads
-// every figure back by its query.
-func TestEveryFigureFromOTLP(t *testing.T) {
-	t.Parallel()
-	for _, namespace := range []string{"bea", "my.app"} {
-		t.Run(namespace, func(t *testing.T) {
-			t.Parallel()
-			d := load(t, namespace)
-			store, err := metrics.Open(t.TempDir(), metrics.Options{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { _ = store.Close() })
-			now := time.Now()
-			n := func(name string) string { return namespace + "." + name }
-			for _, version := range []string{"v1", "v2"} {
-				s := newService(t, d, version, now).
-					histogram(n("api.request.duration"), 1, attrs{"http.response.status_code": 200}).
-					histogram(n("retrieval.duration"), 1, nil).
-					histogram(n("parse.duration"), 10, nil).
-					histogram(n("evaluation.duration"), 20, nil).
-					histogram(n("task.cost"), 0.01, attrs{"job_type": "parse"}).
-					histogram(n("report.citation.coverage"), 0.5, nil).
-					number(n("jobs.completed"), 97, attrs{"outcome": "succeeded", "queue_name": "jobs"}).
-					number(n("jobs.completed"), 3, attrs{"outcome": "failed", "queue_name": "jobs"}).
-					number(n("jobs.completed"), 9, attrs{"outcome": "retried", "queue_name": "jobs"}).
-					number(n("jobs.pending"), 7, attrs{"queue_name": "jobs"}).
-					number(n("jobs.pending"), 100, attrs{"queue_name": "other"}).
-					number(n("jobs.retrying"), 2, attrs{"queue_name": "jobs"}).
-					number(n("dlq.open"), 3, attrs{"queue_name": "jobs"}).
-					number(n("outbox.pending"), 4, attrs{"queue_name": "jobs"}).
-					number(n("cache.requests"), 80, attrs{"outcome": "hit"}).
-					number(n("cache.requests"), 20, attrs{"outcome": "miss"}).
-					number(n("degrade.requests"), 999, attrs{"outcome": "served"}).
-					number(n("degrade.requests"), 1, attrs{"outcome": "failed"}).
-					number(n("degrade.drills"), 1, attrs{"outcome": "passed"}).
-					number(n("budget.tenants"), 3, attrs{"alerted": true}).
-					number(n("budget.tenants"), 1, attrs{"alerted": false}).
-					number(n("high_risk.evaluations"), 5, attrs{"reviewed": true}).
-					histogram("gen_ai.client.token.usage", 100, attrs{"gen_ai.token.type": "input", "gen_ai.request.model": "m"}).
-					histogram("gen_ai.client.token.usage", 10, attrs{"gen_ai.token.type": "output", "gen_ai.request.model": "m"}).
-					number("headgate.redaction.hits", 0, attrs{"signal": "logs"}).
-					number("headgate.telemetry.received", 60, attrs{"signal": "logs"}).
-					number("headgate.telemetry.dropped", 6, attrs{"reason": "logs/refused"})
-				if r, err := store.AppendMetrics(t.Context(), "", s.md); err != nil || r.Count != 0 {
-					t.Fatal(r, err)
-				}
-			}
-			want := map[string]float64{
-				"api_p95_s": 2, "retrieval_p95_s": 2, "parse_50p_p95_s": 20, "evaluation_p95_s": 40,
-				"api_error_rate": 0, "api_request_rate": 100. / 60,
-				"queue_dlq_rate": 0.03, "cache_hit_rate": 0.8,
-				"task_cost_p95": 0.02, "task_cost_avg": 0.012, "task_cost_total": 1.2, "task_count": 100,
-				"input_tokens": 12_000, "output_tokens": 1_200,
-				"routing_degrade_passed": 1, "degrade_availability": 0.999, "budget_alert_coverage": 0.75,
-				"high_risk_approval_coverage": 1, "log_redaction_failures": 0,
-				"total_jobs": 100, "succeeded_jobs": 97, "failed_jobs": 3, "error_rate": 0.03, "success_rate": 0.97,
-				"retrying_jobs": 2, "dlq_open": 3, "outbox_pending": 4, "queue_pending": 7,
-				"report_count": 100, "citation_coverage_avg": 0.6, "parse_runs_total": 100,
-				"telemetry_received_rate": 1, "telemetry_dropped_rate": 0.1,
-			}
-			scope := dictionary.Scope{Tenant: "acme", Service: "bidding", Version: "v2", Environment: "staging", Queue: "jobs", Window: time.Minute}
-			for _, f := range d.Figures() {
-				w, known := want[f.Name]
-				if !known {
-					t.Errorf("%s: the test expects no value", f.Name)
-				}
-				q, err := d.Query(f.Name, scope)
-				if err != nil {
-					t.Fatal(err)
-				}
-				v, ok, err := store.Number(t.Context(), q, now)
-				if err != nil || !ok || math.Abs(v-w) > 0.001*max(1, w) {
-					t.Errorf("%s = %v, %v, %v; want %v\n%s", f.Name, v, ok, err, w, q)
-				}
-				for what, other := range map[string]dictionary.Scope{
-					"another tenant":  {Tenant: "globex"},
-					"another version": {Version: "v3"},
-				} {
-					if q, err = d.Query(f.Name, other); err != nil {
-						t.Fatal(err)
-					}
-					if v, ok, err := store.Number(t.Context(), q, now); ok || err != nil {
-						t.Errorf("%s of %s = %v, %v; want no data", f.Name, what, v, err)
-					}
-				}
-				if q, err = d.QueryBy(f.Name, dictionary.Scope{Service: "bidding"}, "service_version", "tenant_id"); err != nil {
-					t.Fatal(err)
-				}
-				if got, err := store.Instant(t.Context(), q, now); err != nil || len(got) != 2 || got[0].Labels["tenant_id"] != "acme" {
-					t.Errorf("%s per version = %v, %v; want two", f.Name, got, err)
-				}
-			}
-		})
-	}
-}
-
-func TestFailedDrillOutweighsPassedOnes(t *testing.T) {
-	t.Parallel()
-	d := load(t, "")
-	for name, tt := range map[string]struct {
-		outcomes map[string]float64
-		want     float64
-	}{
-		"only passed": {map[string]float64{"passed": 2}, 1},
-		"one failed":  {map[string]float64{"passed": 2, "failed": 1}, 0},
-		"only failed": {map[string]float64{"failed": 1}, 0},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			store, err := metrics.Open(t.TempDir(), metrics.Options{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { _ = store.Close() })
-			now := time.Now()
-			s := newService(t, d, "v1", now)
-			for outcome, v := range tt.outcomes {
-				s.number("bea.degrade.drills", v, attrs{"outcome": outcome})
-			}
-			if _, err := store.AppendMetrics(t.Context(), "", s.md); err != nil {
-				t.Fatal(err)
-			}
-			q, err := d.Query("routing_degrade_passed", dictionary.Scope{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if v, ok, err := store.Number(t.Context(), q, now); err != nil || !ok || v != tt.want {
-				t.Errorf("got %v, %v, %v; want %v", v, ok, err, tt.want)
-			}
-		})
 	}
 }

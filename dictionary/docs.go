@@ -34,6 +34,7 @@ Sent by the service through OTLP, cumulative, with the resource attributes
 		fmt.Fprintf(&b, "| `%s` | %s | `%s` | %s | `%s` | %s | %s |\n",
 			m.Name, m.Instrument, m.Unit, strings.Join(m.Attributes, ", "), m.Prometheus, m.Owner, brief)
 	}
+	d.aliasTable(&b)
 	b.WriteString("\n## Figures\n")
 	group := ""
 	for _, f := range d.Figures() {
@@ -65,6 +66,22 @@ Sent by the service through OTLP, cumulative, with the resource attributes
 		fmt.Fprintf(&b, "| %s | %s | `%s` | %s | %s | %s |\n", o.Name, number(o.Target), o.Figure, o.Severity, o.Owner, o.Runbook)
 	}
 	return b.String()
+}
+
+// aliasTable lists the attributes that are understood under other names.
+func (d *Dictionary) aliasTable(b *strings.Builder) {
+	b.WriteString("\n## Other names\n\nUnderstood in what services send:\n\n| attribute | also sent as | values |\n|---|---|---|\n")
+	for _, key := range sortedKeys(d.attributes) {
+		a := d.attributes[key]
+		if len(a.Aliases) == 0 && len(a.Values) == 0 {
+			continue
+		}
+		var values []string
+		for _, old := range sortedKeys(a.Values) {
+			values = append(values, old+" → "+a.Values[old])
+		}
+		fmt.Fprintf(b, "| `%s` | %s | %s |\n", key, strings.Join(a.Aliases, ", "), strings.Join(values, ", "))
+	}
 }
 
 // Describe returns one figure for a person: what it is and its queries.

@@ -46,7 +46,12 @@ type attributeDef struct {
 	Stability   string `yaml:"stability"`
 	Examples    any    `yaml:"examples"`
 	Deprecated  any    `yaml:"deprecated"`
-	Annotations any    `yaml:"annotations"`
+	Annotations struct {
+		Headgate struct {
+			Aliases []string          `yaml:"aliases"`
+			Values  map[string]string `yaml:"values"`
+		} `yaml:"headgate"`
+	} `yaml:"annotations"`
 }
 
 type metricDef struct {
@@ -115,12 +120,14 @@ type objectiveDef struct {
 type source struct {
 	path string
 	file
+	slos []slo // of an OpenSLO file, which has nothing else
 }
 
 var validNamespace = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9_.]*$`)
 
 // Load reads the embedded definitions and then the extra ones, whose *.yaml
-// files may add but not redefine. The namespace takes the place of the "bea"
+// files may add but not redefine. Such a file may also be OpenSLO v1, whose
+// SLO objects become objectives. The namespace takes the place of the "bea"
 // that metric names begin with; empty means "bea". Load returns
 // CONFIG_INVALID with every finding of file and entry when anything is not
 // well-formed: see [Check].
@@ -162,10 +169,12 @@ func load(namespace string, extra []fs.FS) (*Dictionary, []string) {
 			metrics:   make(map[string]Metric),
 			families:  make(map[string]Metric),
 			figures:   make(map[string]Figure),
+
+			attributes: make(map[string]Attribute),
 		},
-		attributes: make(map[string]bool),
-		rename:     make(map[string]string),
-		used:       make(map[string]string),
+		rename:  make(map[string]string),
+		used:    make(map[string]string),
+		aliases: make(map[string]string),
 	}
 	b.build(sources)
 	return b.Dictionary, b.findings
@@ -181,6 +190,15 @@ func read(fsys fs.FS) (sources []source, findings []string) {
 			return err
 		}
 		s := source{path: path}
+		if isOpenSLO(text) {
+			slos, err := readOpenSLO(text)
+			if err != nil {
+				findings = append(findings, fmt.Sprintf("%s: %s", path, yamlError(err)))
+			}
+			s.slos = slos
+			sources = append(sources, s)
+			return nil
+		}
 		if err := yaml.UnmarshalWithOptions(text, &s.file, yaml.Strict()); err != nil {
 			findings = append(findings, fmt.Sprintf("%s: %s", path, yamlError(err)))
 			return nil
@@ -212,10 +230,10 @@ func yamlError(err error) string {
 // builder turns definition files into a dictionary, collecting findings.
 type builder struct {
 	*Dictionary
-	attributes map[string]bool
-	rename     map[string]string // Prometheus family as written → namespaced
-	used       map[string]string // names of figures, alerts and objectives → where
-	findings   []string
+	rename   map[string]string // Prometheus family as written → namespaced
+	used     map[string]string // names of figures, alerts and objectives → where
+	aliases  map[string]string // alias of an attribute → its key
+	findings []string
 }
 
 func (b *builder) find(path, entry, format string, args ...any) {
@@ -225,13 +243,7 @@ func (b *builder) find(path, entry, format string, args ...any) {
 func (b *builder) build(sources []source) {
 	for _, s := range sources {
 		for _, a := range s.Attributes {
-			if a.Key == "" || a.Brief == "" {
-				b.find(s.path, "attribute "+a.Key, "key and brief are required")
-			}
-			if b.attributes[a.Key] {
-				b.find(s.path, "attribute "+a.Key, "is defined twice")
-			}
-			b.attributes[a.Key] = true
+			b.attribute(s.path, a)
 		}
 	}
 	for _, s := range sources {
@@ -252,6 +264,9 @@ func (b *builder) build(sources []source) {
 				b.objective(s.path, f.Owner, def)
 			}
 		}
+		for _, o := range s.slos {
+			b.openSLO(s.path, o)
+		}
 	}
 	slices.SortFunc(b.alerts, func(x, y Alert) int { return cmp.Compare(x.Name, y.Name) })
 	slices.SortFunc(b.objectives, func(x, y Objective) int { return cmp.Compare(x.Name, y.Name) })
@@ -261,6 +276,24 @@ func (b *builder) build(sources []source) {
 	for _, o := range b.objectives {
 		b.knownFigure("objective "+o.Name, o.Figure)
 	}
+}
+
+func (b *builder) attribute(path string, def attributeDef) {
+	entry := "attribute " + def.Key
+	if def.Key == "" || def.Brief == "" {
+		b.find(path, entry, "key and brief are required")
+	}
+	if _, twice := b.attributes[def.Key]; twice {
+		b.find(path, entry, "is defined twice")
+	}
+	a := Attribute{Key: def.Key, Brief: def.Brief, Aliases: def.Annotations.Headgate.Aliases, Values: def.Annotations.Headgate.Values}
+	for _, alias := range a.Aliases {
+		if other, taken := b.aliases[alias]; taken {
+			b.find(path, entry, "alias %q already stands for %s", alias, other)
+		}
+		b.aliases[alias] = def.Key
+	}
+	b.attributes[def.Key] = a
 }
 
 func (b *builder) knownFigure(entry, figure string) {
@@ -306,7 +339,7 @@ func (b *builder) metric(path string, def metricDef) {
 	}
 	var attributes []string
 	for _, a := range def.Attributes {
-		if !b.attributes[a.Ref] {
+		if _, ok := b.attributes[a.Ref]; !ok {
 			b.find(path, entry, "refers to attribute %q, which is not defined", a.Ref)
 		}
 		attributes = append(attributes, a.Ref)
@@ -340,6 +373,15 @@ func (b *builder) namespaced(name string) string {
 	return name
 }
 
+// metricName returns the name of a metric that is named as the files name it
+// or as the dictionary does.
+func (b *builder) metricName(name string) string {
+	if _, known := b.metrics[name]; known {
+		return name
+	}
+	return b.namespaced(name)
+}
+
 func validDirection(d Direction) bool {
 	return d == HigherIsBetter || d == LowerIsBetter || d == Neutral
 }
@@ -352,7 +394,7 @@ func (b *builder) figure(path string, m metricDef, def figureDef) {
 	entry := "figure " + def.Name
 	f := Figure{
 		Name: def.Name, Brief: def.Brief, Unit: def.Unit, Owner: m.Annotations.Headgate.Owner, Group: def.Group,
-		Metric: b.namespaced(m.Name), Direction: cmp.Or(def.Direction, m.Annotations.Headgate.Direction), UsedBy: def.UsedBy,
+		Metric: b.metricName(m.Name), Direction: cmp.Or(def.Direction, m.Annotations.Headgate.Direction), UsedBy: def.UsedBy,
 	}
 	switch {
 	case !validFigure.MatchString(def.Name):
