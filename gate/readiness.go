@@ -1,7 +1,10 @@
 package gate
 
 import (
+	"fmt"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/headgate/headgate"
 )
@@ -45,6 +48,24 @@ type ReadinessInput struct {
 	Evidence map[headgate.Gate]Evidence
 	// Replay is the evidence of the replay; nil when there is none.
 	Replay *Evidence
+	// Overrides are gates that two people let pass for now. One of the security
+	// gate is ignored, and there is none for the replay.
+	Overrides map[headgate.Gate]Override
+}
+
+// Override is a gate that two people let pass.
+type Override struct {
+	ID        string        `json:"override_id"`
+	Gate      headgate.Gate `json:"gate"`
+	Actors    []string      `json:"actors"`
+	Reason    string        `json:"reason"`
+	ExpiresAt time.Time     `json:"expires_at"`
+}
+
+// Overridable reports whether two people may let a gate pass: every one but
+// security.
+func Overridable(g headgate.Gate) bool {
+	return g != headgate.GateSecurity && slices.Contains(headgate.Gates(), g)
 }
 
 // Assessment is the answer of the readiness endpoint.
@@ -63,6 +84,9 @@ type Assessment struct {
 	EvidenceMode Mode `json:"evidence_mode"`
 	// Basis says for each gate, then for "replay", what the answer rests on.
 	Basis []Basis `json:"basis"`
+	// Overridden lists the overrides without which the release would not be
+	// admitted.
+	Overridden []Override `json:"overridden,omitempty"`
 }
 
 // Basis is what the answer on one gate rests on.
@@ -71,8 +95,8 @@ type Basis struct {
 	Check   string `json:"check"`
 	Claimed bool   `json:"claimed"`
 	Passed  bool   `json:"passed"`
-	// Support is "evidence", "declared" when only the claim supports it, or
-	// "none".
+	// Support is "evidence", "override" when two people let it pass, "declared"
+	// when only the claim supports it, or "none".
 	Support  string    `json:"support"`
 	Evidence *Evidence `json:"evidence,omitempty"`
 	Reason   string    `json:"reason,omitempty"`
@@ -98,15 +122,19 @@ func Readiness(in ReadinessInput) Assessment {
 			held = &e
 		}
 		prefix := strings.ToUpper(string(g))
-		a.GateResults[g] = a.weigh(string(g), in.GateResults[g], held, prefix+"_GATE_FAILED", prefix+"_EVIDENCE_MISSING")
+		var override *Override
+		if o, ok := in.Overrides[g]; ok && Overridable(g) {
+			override = &o
+		}
+		a.GateResults[g] = a.weigh(string(g), in.GateResults[g], held, override, prefix+"_GATE_FAILED", prefix+"_EVIDENCE_MISSING")
 	}
-	a.ReplayPassed = a.weigh("replay", in.ReplayPassed, in.Replay, "REPLAY_E2E_FAILED", "REPLAY_EVIDENCE_MISSING")
+	a.ReplayPassed = a.weigh("replay", in.ReplayPassed, in.Replay, nil, "REPLAY_E2E_FAILED", "REPLAY_EVIDENCE_MISSING")
 	a.Admitted = len(a.FailedChecks) == 0
 	return a
 }
 
 // weigh records whether a claim counts.
-func (a *Assessment) weigh(check string, claimed bool, held *Evidence, failed, missing string) bool {
+func (a *Assessment) weigh(check string, claimed bool, held *Evidence, override *Override, failed, missing string) bool {
 	b := Basis{Check: check, Claimed: claimed, Support: "none", Evidence: held}
 	proven, why := held.proves()
 	if proven {
@@ -118,6 +146,11 @@ func (a *Assessment) weigh(check string, claimed bool, held *Evidence, failed, m
 		a.FailedChecks = append(a.FailedChecks, failed)
 	case proven:
 		b.Passed = true
+	case override != nil:
+		b.Passed, b.Support = true, "override"
+		b.Reason = fmt.Sprintf("OVERRIDDEN by %s until %s (%s): %s", strings.Join(override.Actors, " and "),
+			override.ExpiresAt.UTC().Format(time.RFC3339), override.Reason, why)
+		a.Overridden = append(a.Overridden, *override)
 	case a.EvidenceMode == Declared:
 		b.Passed, b.Support = true, "declared"
 		b.Reason = "only declared: " + why

@@ -108,7 +108,7 @@ func (r RuleSet) Canonical() []byte {
 // MarshalJSON returns the canonical form.
 func (r RuleSet) MarshalJSON() ([]byte, error) { return r.Canonical(), nil }
 
-// Change is one way in which a rule set became easier to pass.
+// Change is one way in which a rule set differs from another.
 type Change struct {
 	Gate headgate.Gate `json:"gate"`
 	// Rule is the threshold's key, the check's name or the name of a rule of
@@ -117,12 +117,20 @@ type Change struct {
 	From string `json:"from"`
 	To   string `json:"to"`
 	Why  string `json:"why"`
+	// Looser is true when the change may let something pass that did not.
+	Looser bool `json:"looser"`
 }
 
 // Loosened lists what is looser in next than in old, in contract order; such a
 // change needs a second approver. Nothing can prove that a changed CEL
 // expression is as strict as before, so every change to one counts.
 func Loosened(old, next RuleSet) []Change {
+	return slices.DeleteFunc(Diff(old, next), func(c Change) bool { return !c.Looser })
+}
+
+// Diff lists every difference between two rule sets that a verdict could
+// depend on, in contract order, then rules of one's own.
+func Diff(old, next RuleSet) []Change {
 	var out []Change
 	for _, g := range headgate.GateD() {
 		for _, m := range catalogue[g] {
@@ -131,45 +139,60 @@ func Loosened(old, next RuleSet) []Change {
 			}
 			key := m.threshold()
 			from, to := old.body.Thresholds[g][key], next.body.Thresholds[g][key]
-			if why := looser(m.bound, from, to); why != "" {
-				out = append(out, Change{g, key, fmt.Sprint(from), fmt.Sprint(to), why})
+			if fmt.Sprint(from) != fmt.Sprint(to) {
+				why, looser := direction(m.bound, from, to)
+				out = append(out, Change{g, key, fmt.Sprint(from), fmt.Sprint(to), why, looser})
 			}
 			a, b := old.body.MinSamples[g][m.flat()], next.body.MinSamples[g][m.flat()]
-			if b < a {
-				out = append(out, Change{g, m.flat(), fmt.Sprint(a), fmt.Sprint(b), "fewer samples suffice"})
+			switch {
+			case b < a:
+				out = append(out, Change{g, m.flat(), fmt.Sprint(a), fmt.Sprint(b), "fewer samples suffice", true})
+			case b > a:
+				out = append(out, Change{g, m.flat(), fmt.Sprint(a), fmt.Sprint(b), "more samples are needed", false})
 			}
 		}
 	}
+	named := func(rules []rule, name string) int {
+		return slices.IndexFunc(rules, func(r rule) bool { return r.Name == name })
+	}
 	for _, r := range old.body.Rules {
-		i := slices.IndexFunc(next.body.Rules, func(n rule) bool { return n.Name == r.Name })
+		i := named(next.body.Rules, r.Name)
 		switch {
 		case i < 0:
-			out = append(out, Change{r.Gate, r.Name, r.Expr, "", "the rule is gone"})
+			out = append(out, Change{r.Gate, r.Name, r.Expr, "", "the rule is gone", true})
 		case next.body.Rules[i].Expr != r.Expr:
-			out = append(out, Change{r.Gate, r.Name, r.Expr, next.body.Rules[i].Expr, "the expression changed"})
+			out = append(out, Change{r.Gate, r.Name, r.Expr, next.body.Rules[i].Expr, "the expression changed", true})
 		case next.body.Rules[i].Gate != r.Gate:
-			out = append(out, Change{r.Gate, r.Name, string(r.Gate), string(next.body.Rules[i].Gate), "the rule left the gate"})
+			out = append(out, Change{r.Gate, r.Name, string(r.Gate), string(next.body.Rules[i].Gate), "the rule left the gate", true})
+		}
+	}
+	for _, r := range next.body.Rules {
+		if named(old.body.Rules, r.Name) < 0 {
+			out = append(out, Change{r.Gate, r.Name, "", r.Expr, "the rule is new", false})
 		}
 	}
 	return out
 }
 
-func looser(bound string, from, to any) string {
+// direction says what a changed threshold means.
+func direction(bound string, from, to any) (why string, looser bool) {
 	switch bound {
 	case "min":
 		if number(to) < number(from) {
-			return "the minimum is lower"
+			return "the minimum is lower", true
 		}
+		return "the minimum is higher", false
 	case "max":
 		if number(to) > number(from) {
-			return "the maximum is higher"
+			return "the maximum is higher", true
 		}
-	case "required":
-		if from == true && to != true {
-			return "it is no longer required"
+		return "the maximum is lower", false
+	default:
+		if to != true {
+			return "it is no longer required", true
 		}
+		return "it is required", false
 	}
-	return ""
 }
 
 // ruleNames lists map keys for an error message.
