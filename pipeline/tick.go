@@ -18,9 +18,6 @@ func makeTick(r Record, now time.Time, counts rollout.Counts, obs Observation, r
 		t.Telemetry = canary.Missing
 		return t
 	}
-	if obs.Stale != "" {
-		t.Telemetry = canary.Stale
-	}
 	t.ExpectedShare = r.State.Share
 	strata := map[string]*canary.Stratum{}
 	for _, cell := range counts.Sub(r.State.Counts).Cells {
@@ -43,7 +40,22 @@ func makeTick(r Record, now time.Time, counts rollout.Counts, obs Observation, r
 			t.Strata = append(t.Strata, *s)
 		}
 	}
+	if obs.Stale != "" && !crashed(t.Strata) {
+		t.Telemetry = canary.Stale
+	}
 	return t
+}
+
+// crashed reports that the candidate fails most of what the router sends it. A
+// process that has crashed sends no telemetry, and the router's counts need
+// none: its silence is then part of the failure and no reason to hold.
+func crashed(strata []canary.Stratum) bool {
+	var requests, errors int64
+	for _, s := range strata {
+		requests += s.Candidate.Requests
+		errors += s.Candidate.Errors
+	}
+	return requests > 0 && 2*errors >= requests
 }
 
 func canaryCounts(c rollout.Cell) canary.Counts {
