@@ -86,7 +86,7 @@ func (p Prices) Empty() bool { return len(p.rows) == 0 }
 func (p Prices) Token(model, tokenType string) (usd float64, ok bool) {
 	for _, m := range p.rows {
 		prefix, pattern := strings.CutSuffix(m.Model, "*")
-		if model != m.Model && !(pattern && strings.HasPrefix(model, prefix)) {
+		if model != m.Model && (!pattern || !strings.HasPrefix(model, prefix)) {
 			continue
 		}
 		switch tokenType {

@@ -143,8 +143,11 @@ func (r *Receiver) report(ctx context.Context, every time.Duration) {
 			done = true
 		}
 		write, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
-		if _, err := r.Metrics.AppendMetrics(write, "", r.counters.metrics(r.Now())); err != nil {
-			r.Logger.Warn("cannot store the receiver's own counters", "error", err)
+		now := r.Now()
+		for _, own := range []pmetric.Metrics{r.counters.metrics(now), r.GenAI.Export(now)} {
+			if _, err := r.Metrics.AppendMetrics(write, "", own); err != nil {
+				r.Logger.Warn("cannot store the receiver's own counters", "error", err)
+			}
 		}
 		cancel()
 	}

@@ -10,6 +10,7 @@ package otlp
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"log/slog"
 	"net"
@@ -23,7 +24,9 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/dictionary"
 	"github.com/headgate/headgate/telemetry"
+	"github.com/headgate/headgate/telemetry/genai"
 )
 
 // The limits of one request.
@@ -43,6 +46,9 @@ type Receiver struct {
 	// Redactor cleans logs and traces before a sink sees them; nil means the
 	// built-in patterns.
 	Redactor *telemetry.Redactor
+	// GenAI counts tokens, their cost and evaluations of model calls; nil means
+	// the built-in dictionary and no prices.
+	GenAI *genai.Counter
 	// Authenticate, when set, returns the sender's tenant ("" may write for
 	// any) for the bearer token of the request's authorization header, which
 	// may be empty. An error refuses the request as unauthenticated.
@@ -78,11 +84,18 @@ func (r *Receiver) Start(grpcListener, httpListener net.Listener) error {
 		}
 		r.Redactor = redactor
 	}
-	if r.Logger == nil {
-		r.Logger = slog.New(slog.DiscardHandler)
-	}
 	if r.Now == nil {
 		r.Now = time.Now
+	}
+	if r.GenAI == nil {
+		d, err := dictionary.Load("")
+		if err != nil {
+			return err
+		}
+		r.GenAI = genai.New(d, dictionary.Prices{}, rand.Text()[:8], r.Now())
+	}
+	if r.Logger == nil {
+		r.Logger = slog.New(slog.DiscardHandler)
 	}
 	r.slots = make(chan struct{}, cmp.Or(r.MaxInFlight, 64))
 	r.counters.start(r.Now())
@@ -172,7 +185,11 @@ func (r *Receiver) storeMetrics(ctx context.Context, tenant string, md pmetric.M
 	seen := versions(md)
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
+	costs := r.GenAI.Metrics(md)
 	rejected, err := r.Metrics.AppendMetrics(ctx, tenant, md)
+	if err == nil && costs.MetricCount() > 0 {
+		_, err = r.Metrics.AppendMetrics(ctx, tenant, costs)
+	}
 	r.counters.stored("metrics", total, rejected, err)
 	if err == nil && rejected.Count < total {
 		r.counters.fresh(seen, r.Now())
@@ -192,7 +209,11 @@ func (r *Receiver) storeLogs(ctx context.Context, tenant string, ld plog.Logs) (
 	r.counters.redacted("logs", r.Redactor.Logs(ld), r.Now())
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
+	evaluations := r.GenAI.Logs(tenant, ld)
 	rejected, err := r.Logs.AppendLogs(ctx, tenant, ld)
+	if err == nil {
+		r.GenAI.Add(evaluations, r.Now())
+	}
 	r.counters.stored("logs", total, rejected, err)
 	return rejected, err
 }
@@ -209,7 +230,11 @@ func (r *Receiver) storeTraces(ctx context.Context, tenant string, td ptrace.Tra
 	r.counters.redacted("traces", r.Redactor.Traces(td), r.Now())
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
+	usage := r.GenAI.Traces(tenant, td)
 	rejected, err := r.Traces.AppendTraces(ctx, tenant, td)
+	if err == nil {
+		r.GenAI.Add(usage, r.Now())
+	}
 	r.counters.stored("traces", total, rejected, err)
 	return rejected, err
 }
