@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/headgate/headgate"
@@ -34,6 +35,7 @@ type Store interface {
 	rollback.Store
 	rollback.FlagStore
 	feedback.Store
+	RuleStore
 
 	// Releases returns the newest first, of one service or of all.
 	Releases(ctx context.Context, service string, limit int) ([]pipeline.Record, error)
@@ -116,10 +118,12 @@ type Service struct {
 
 // Options configure a [Plane]. All but Now are required.
 type Options struct {
-	Settings   config.Settings
-	Store      Store
-	Log        *evidence.Log
-	Blobs      *evidence.Blobs
+	Settings config.Settings
+	Store    Store
+	Log      *evidence.Log
+	Blobs    *evidence.Blobs
+	// Rules are the first ones, or what headgate.yaml now names; the store says
+	// which are in force.
 	Rules      gate.RuleSet
 	Dictionary *dictionary.Dictionary
 	Figures    Figures
@@ -138,8 +142,11 @@ type Options struct {
 type Plane struct {
 	o       Options
 	started time.Time
+	inForce atomic.Pointer[gate.RuleSet] // the last ones read from the store
 	wake    func()
 	sealing chan struct{}
+
+	overriding sync.Mutex // one override is decided on at a time
 
 	mu       sync.RWMutex
 	services map[string]*Service

@@ -88,27 +88,36 @@ func (p *Plane) rawBlob(name, format string, tool evidence.Tool, b []byte) (evid
 	return evidence.Input{Name: name, Digest: digest, Size: size, Format: format, Tool: tool}, err
 }
 
+// judged is a gate's result with what it rests on.
+type judged struct {
+	rules  gate.RuleSet
+	in     gate.Input
+	inputs []evidence.Input
+	// measured is false for figures that a request told.
+	measured bool
+}
+
 // stateGate makes a gate's result evidence of a release.
-func (p *Plane) stateGate(ctx context.Context, releaseID string, in gate.Input, res gate.Result, inputs []evidence.Input) (held, error) {
-	request, err := json.Marshal(in)
+func (p *Plane) stateGate(ctx context.Context, releaseID string, j judged, res gate.Result) (held, error) {
+	request, err := json.Marshal(j.in)
 	if err != nil {
 		return held{}, err
 	}
-	rules, err := p.rawBlob("rules.json", gate.Format, p.tool(), p.o.Rules.Canonical())
+	rules, err := p.rawBlob("rules.json", gate.Format, p.tool(), j.rules.Canonical())
 	if err != nil {
 		return held{}, err
 	}
 	now := p.o.Now().UTC()
 	d := evidence.GateDecision{
-		ReleaseID: releaseID, Time: now, Gate: res.Gate, DatasetID: in.DatasetID, Request: request,
-		Rules:      evidence.RuleSet{Digest: rules.Digest, Owner: p.o.Rules.Owner(), Reason: p.o.Rules.Reason()},
+		ReleaseID: releaseID, Time: now, Gate: res.Gate, DatasetID: j.in.DatasetID, Request: request,
+		Rules:      evidence.RuleSet{Digest: rules.Digest, Owner: j.rules.Owner(), Reason: j.rules.Reason()},
 		Thresholds: res.Thresholds, Values: res.Values, FailedChecks: res.FailedChecks,
-		Verdict: res.Verdict, Inputs: inputs, MadeBy: p.tool(),
+		Verdict: res.Verdict, Inputs: j.inputs, MadeBy: p.tool(),
 	}
 	for _, c := range res.Checks {
 		d.Checks = append(d.Checks, evidence.Check(c))
 	}
-	sum := evidence.Summary{Time: now, RulesDigest: p.o.Rules.Digest(), Verdict: res.Verdict}
+	sum := evidence.Summary{Time: now, RulesDigest: j.rules.Digest(), Verdict: res.Verdict, Measured: j.measured}
 	return p.state(ctx, releaseID, string(res.Gate), sum, d)
 }
 
@@ -271,17 +280,26 @@ func Reevaluate(d evidence.GateDecision, rules []byte) (evidence.Reevaluation, e
 	if err != nil {
 		return evidence.Reevaluation{}, err
 	}
-	var in gate.Input
-	dec := json.NewDecoder(bytes.NewReader(d.Request))
-	dec.UseNumber()
-	if err := dec.Decode(&in); err != nil {
-		return evidence.Reevaluation{}, headgate.Invalidf("the recorded request is not readable: %w", err)
+	in, err := recordedInput(d)
+	if err != nil {
+		return evidence.Reevaluation{}, err
 	}
 	res, err := gate.Evaluate(set, d.Gate, in)
 	if err != nil {
 		return evidence.Reevaluation{}, err
 	}
 	return evidence.Reevaluation{Verdict: res.Verdict, FailedChecks: res.FailedChecks, Thresholds: res.Thresholds, Values: res.Values}, nil
+}
+
+// recordedInput is what a recorded decision was made on.
+func recordedInput(d evidence.GateDecision) (gate.Input, error) {
+	var in gate.Input
+	dec := json.NewDecoder(bytes.NewReader(d.Request))
+	dec.UseNumber()
+	if err := dec.Decode(&in); err != nil {
+		return in, headgate.Invalidf("the recorded request is not readable: %w", err)
+	}
+	return in, nil
 }
 
 // ReplayCanary judges a recorded canary again, for a verifier.

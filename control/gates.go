@@ -34,12 +34,16 @@ func (p *Plane) EvaluateGate(ctx context.Context, who access.Identity, g headgat
 	if err := p.reach(ctx, who, req.ReleaseID); err != nil {
 		return gate.Result{}, err
 	}
+	rules, err := p.rules(ctx)
+	if err != nil {
+		return gate.Result{}, err
+	}
 	in := gate.Input{DatasetID: req.DatasetID, Metrics: req.Metrics}
-	res, err := gate.Evaluate(p.o.Rules, g, in)
+	res, err := gate.Evaluate(rules, g, in)
 	if err != nil || req.ReleaseID == "" {
 		return res, err
 	}
-	if _, err := p.stateGate(ctx, req.ReleaseID, in, res, []evidence.Input{}); err != nil {
+	if _, err := p.stateGate(ctx, req.ReleaseID, judged{rules: rules, in: in, inputs: []evidence.Input{}}, res); err != nil {
 		return res, err
 	}
 	return res, p.record(ctx, "", p.gateEvent(who, req.ReleaseID, res))
@@ -142,13 +146,14 @@ func (p *Plane) reports(ctx context.Context, s *Service, releaseID string) (map[
 // ReportName is the name under which a report's file is added.
 func ReportName(file string) string { return file[strings.LastIndexByte(file, '/')+1:] }
 
-// liveFigures are the gate metrics that the metric store answers.
+// liveFigures are the gate metrics that the metric store answers, save those
+// that compare two versions.
 var liveFigures = map[headgate.Gate][]string{
 	headgate.GatePerformance: {
 		"api_p95_s", "retrieval_p95_s", "parse_50p_p95_s", "evaluation_p95_s", "queue_dlq_rate", "cache_hit_rate",
 	},
 	headgate.GateSecurity: {"high_risk_approval_coverage", "log_redaction_failures"},
-	headgate.GateCost:     {"task_cost_p95", "routing_degrade_passed", "degrade_availability", "budget_alert_coverage"},
+	headgate.GateCost:     {"routing_degrade_passed", "degrade_availability", "budget_alert_coverage"},
 }
 
 // measure adds figures within a scope to a gate's input, each with the query
@@ -235,25 +240,27 @@ func (p *Plane) gateInput(ctx context.Context, s *Service, r pipeline.Record, g 
 	scope := dictionary.Scope{
 		Service: s.Name, Version: r.Version, Environment: s.Environments.Staging, Window: s.Gates.Window,
 	}
+	var missing []string
 	if g == headgate.GateCost {
 		// The same sessions on both versions: those of the replay's tenant.
-		scope.Tenant = s.Replay.Tenant
-		base := scope
+		candidate := scope
+		candidate.Tenant = s.Replay.Tenant
+		base := candidate
 		base.Version, base.Environment = r.Plan.Stable.Version, s.Environments.Production
-		missing, err := p.measure(ctx, &in, base, map[string]string{"task_cost_p95": "baseline_task_cost_p95"})
-		if err != nil || len(missing) > 0 {
-			return in, inputs, missing, err
+		if missing, err = p.measure(ctx, &in, base, map[string]string{"task_cost_p95": "baseline_task_cost_p95"}); err != nil {
+			return in, nil, nil, err
 		}
-		missing, err = p.measure(ctx, &in, scope, map[string]string{"task_cost_p95": "task_cost_p95"})
-		if err != nil || len(missing) > 0 {
-			return in, inputs, missing, err
+		m, err := p.measure(ctx, &in, candidate, map[string]string{"task_cost_p95": "task_cost_p95"})
+		if err != nil {
+			return in, nil, nil, err
 		}
-		scope.Tenant = ""
+		missing = append(missing, m...)
 	}
-	missing, err := p.measure(ctx, &in, scope, same(liveFigures[g]))
+	m, err := p.measure(ctx, &in, scope, same(liveFigures[g]))
 	if err != nil {
 		return in, nil, nil, err
 	}
+	missing = append(missing, m...)
 	if g == headgate.GateSecurity {
 		more, err := p.isolationInput(ctx, r.ID, &in)
 		if err != nil {
@@ -287,9 +294,13 @@ func (p *Plane) GateD(ctx context.Context, r pipeline.Record) (pipeline.Result, 
 	if len(absent) > 0 {
 		return pipeline.Result{Waiting: "waits for the client to add " + strings.Join(absent, ", ")}, nil
 	}
-	type judged struct {
-		in     gate.Input
-		inputs []evidence.Input
+	rules, err := p.rules(ctx)
+	if err != nil {
+		return pipeline.Result{}, err
+	}
+	overrides, err := p.overridesOf(ctx, r.ID)
+	if err != nil {
+		return pipeline.Result{}, err
 	}
 	all := map[headgate.Gate]judged{}
 	var missing []string
@@ -298,7 +309,7 @@ func (p *Plane) GateD(ctx context.Context, r pipeline.Record) (pipeline.Result, 
 		if err != nil {
 			return pipeline.Result{}, err
 		}
-		all[g] = judged{in, inputs}
+		all[g] = judged{rules, in, inputs, true}
 		missing = append(missing, m...)
 	}
 	switch age := p.o.Now().Sub(p.lastReport(ctx, r)); {
@@ -308,32 +319,38 @@ func (p *Plane) GateD(ctx context.Context, r pipeline.Record) (pipeline.Result, 
 		return pipeline.Result{Waiting: "waits for the last telemetry of " + r.Version}, nil
 	}
 	out := pipeline.Result{Verdict: headgate.Pass}
+	var let []string
 	for _, g := range headgate.GateD() {
-		res, err := gate.Evaluate(p.o.Rules, g, all[g].in)
+		res, _, err := p.conclude(ctx, r.ID, g, all[g])
 		if err != nil {
-			return pipeline.Result{}, err
-		}
-		live, err := p.blob(string(g)+"-input.json", "gate-metrics", all[g].in)
-		if err != nil {
-			return pipeline.Result{}, err
-		}
-		if _, err := p.stateGate(ctx, r.ID, all[g].in, res, append(all[g].inputs, live)); err != nil {
 			return pipeline.Result{}, err
 		}
 		if err := p.record(ctx, fmt.Sprintf("%s/gate_d/%d/%s", r.ID, r.Attempt, g), p.gateEvent(access.Identity{Name: "headgate", TenantID: r.TenantID}, r.ID, res)); err != nil {
 			return pipeline.Result{}, err
 		}
-		if !res.Passed {
-			out.Verdict = headgate.Fail
+		o, overridden := overrides[g]
+		switch {
+		case !res.Passed && overridden:
+			let = append(let, fmt.Sprintf("%s OVERRIDDEN by %s (%s)", g, strings.Join(o.Actors, " and "), strings.Join(res.FailedChecks, ", ")))
+		case !res.Passed:
+			if gravity[res.Verdict] > gravity[out.Verdict] {
+				out.Verdict = res.Verdict
+			}
 			out.Reasons = append(out.Reasons, res.FailedChecks...)
 		}
 	}
 	out.Summary = "all four gates passed"
+	if len(let) > 0 {
+		out.Summary = "let pass: " + strings.Join(let, "; ")
+	}
 	if out.Verdict != headgate.Pass {
 		out.Summary = "stopped by " + strings.Join(out.Reasons, ", ")
 	}
 	return out, nil
 }
+
+// gravity orders verdicts by what they ask of a person.
+var gravity = map[headgate.Verdict]int{headgate.Insufficient: 1, headgate.Broken: 2, headgate.Fail: 3}
 
 // lastReport is when the stage had everything from the client.
 func (p *Plane) lastReport(ctx context.Context, r pipeline.Record) time.Time {
@@ -386,7 +403,11 @@ func (p *Plane) Observe(ctx context.Context, r pipeline.Record) (pipeline.Observ
 	if _, err := p.measure(ctx, &in, scope, same(liveFigures[headgate.GatePerformance])); err != nil {
 		return pipeline.Observation{}, err
 	}
-	res, err := gate.Evaluate(p.o.Rules, headgate.GatePerformance, in)
+	rules, err := p.rules(ctx)
+	if err != nil {
+		return pipeline.Observation{}, err
+	}
+	res, err := gate.Evaluate(rules, headgate.GatePerformance, in)
 	if err != nil {
 		return pipeline.Observation{}, err
 	}

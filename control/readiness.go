@@ -42,7 +42,7 @@ func (p *Plane) EvaluateReadiness(ctx context.Context, who access.Identity, req 
 	if err := p.reach(ctx, who, req.ReleaseID); err != nil {
 		return gate.Assessment{}, err
 	}
-	a, err := p.assess(ctx, who.TenantID, req, gate.Mode(p.o.Settings.EvidenceMode))
+	a, err := p.assess(ctx, who.TenantID, req, gate.Mode(p.o.Settings.EvidenceMode), false)
 	if err != nil {
 		return a, err
 	}
@@ -55,7 +55,9 @@ func (p *Plane) EvaluateReadiness(ctx context.Context, who access.Identity, req 
 	})
 }
 
-func (p *Plane) assess(ctx context.Context, tenant string, req ReadinessRequest, mode gate.Mode) (gate.Assessment, error) {
+// assess weighs claims and evidence. With measured, a verdict of Gate D counts
+// only if the server itself brought together what was judged.
+func (p *Plane) assess(ctx context.Context, tenant string, req ReadinessRequest, mode gate.Mode, measured bool) (gate.Assessment, error) {
 	in := gate.ReadinessInput{
 		AssessmentID: headgate.NewID("ra"), TenantID: tenant, ReleaseID: req.ReleaseID, DatasetVersion: req.DatasetVersion,
 		ReplayPassed: req.ReplayPassed, GateResults: req.GateResults, Mode: mode, Evidence: map[headgate.Gate]gate.Evidence{},
@@ -73,10 +75,17 @@ func (p *Plane) assess(ctx context.Context, tenant string, req ReadinessRequest,
 	if err != nil {
 		return gate.Assessment{}, err
 	}
+	rules, err := p.rules(ctx)
+	if err != nil {
+		return gate.Assessment{}, err
+	}
+	if in.Overrides, err = p.overridesOf(ctx, req.ReleaseID); err != nil {
+		return gate.Assessment{}, err
+	}
 	for _, g := range headgate.Gates() {
 		want := evidence.Want{ReleaseDigest: rel.Digest, MaxAge: evidenceAge[string(g)]}
 		if g != headgate.GateRollout && g != headgate.GateRollback && g != headgate.GateOps {
-			want.RulesDigest = p.o.Rules.Digest()
+			want.RulesDigest, want.Measured = rules.Digest(), measured
 		}
 		ev, ok, err := p.admissible(ctx, req.ReleaseID, string(g), want)
 		if err != nil {
@@ -225,8 +234,9 @@ func (p *Plane) Ready(ctx context.Context, r pipeline.Record) (pipeline.Result, 
 	for _, g := range headgate.Gates() {
 		claims[g] = true
 	}
-	// The pipeline itself never trusts a claim, whatever the mode.
-	a, err := p.assess(ctx, r.TenantID, ReadinessRequest{ReleaseID: r.ID, DatasetVersion: dataset, ReplayPassed: true, GateResults: claims}, gate.Verified)
+	// The pipeline itself never trusts a claim, whatever the mode, nor figures
+	// that somebody typed in.
+	a, err := p.assess(ctx, r.TenantID, ReadinessRequest{ReleaseID: r.ID, DatasetVersion: dataset, ReplayPassed: true, GateResults: claims}, gate.Verified, true)
 	if err != nil {
 		return pipeline.Result{}, err
 	}
@@ -236,9 +246,16 @@ func (p *Plane) Ready(ctx context.Context, r pipeline.Record) (pipeline.Result, 
 	if !a.Admitted {
 		return pipeline.Result{Verdict: headgate.Fail, Reasons: a.FailedChecks, Summary: "not admitted: " + strings.Join(a.FailedChecks, ", ")}, nil
 	}
+	basis := "on evidence"
+	if len(a.Overridden) > 0 {
+		basis = "BY OVERRIDE"
+		for _, o := range a.Overridden {
+			basis += fmt.Sprintf(" of the %s gate (%s, until %s)", o.Gate, strings.Join(o.Actors, " and "), o.ExpiresAt.Format(time.RFC3339))
+		}
+	}
 	return pipeline.Result{
 		Verdict: headgate.Pass,
-		Summary: fmt.Sprintf("admitted on evidence; the canary may meet %s", strings.Join(r.Plan.Tenants, ", ")),
+		Summary: fmt.Sprintf("admitted %s; the canary may meet %s", basis, strings.Join(r.Plan.Tenants, ", ")),
 	}, nil
 }
 

@@ -40,11 +40,29 @@ func (p *Plane) Report(ctx context.Context, who access.Identity, id string) (rep
 	if out.Canary, err = p.reportCanary(ctx, rec); err != nil {
 		return out, err
 	}
+	overrides, err := p.overrides(ctx, id)
+	if err != nil {
+		return out, err
+	}
+	for _, o := range overrides {
+		if o.granted() {
+			out.Overrides = append(out.Overrides, report.Override{Gate: o.Gate, Actors: o.actors(), Reason: o.Reason, ExpiresAt: o.ExpiresAt})
+		}
+	}
 	if out.Readiness, err = p.reportReadiness(ctx, id); err != nil {
 		return out, err
 	}
-	if out.Rollback, err = p.reportRollback(ctx, rec); err != nil || out.Rollback == nil || out.Canary == nil {
+	if out.Rollback, err = p.reportRollback(ctx, rec); err != nil || out.Rollback == nil {
 		return out, err
+	}
+	for _, ev := range out.Events {
+		if ev.Kind == rollbackExplained {
+			out.Rollback.Explanation = ev.Message
+			out.Rollback.TraceID, _ = ev.Data["trace_id"].(string)
+		}
+	}
+	if out.Canary == nil {
+		return out, nil
 	}
 	for _, pt := range out.Canary.Points {
 		if pt.CandidateErrors > 0 {

@@ -14,6 +14,9 @@ type Summary struct {
 	RulesDigest   string // empty for evidence that no rule set judged, such as a replay
 	Verdict       headgate.Verdict
 	Declared      bool // a claim, which never counts
+	// Measured is true when the server itself brought together what was judged,
+	// and false for figures that a request told it.
+	Measured bool
 }
 
 // Want is what a release needs now.
@@ -21,6 +24,8 @@ type Want struct {
 	ReleaseDigest string
 	RulesDigest   string        // the rules in force; empty when none apply
 	MaxAge        time.Duration // 0 for no age limit
+	// Measured refuses figures that a request told the server.
+	Measured bool
 	// NotBefore refuses what is older, for example a replay from before the
 	// last rollback. Zero refuses nothing.
 	NotBefore time.Time
@@ -36,6 +41,7 @@ const (
 	ReasonStale        = "EVIDENCE_STALE"
 	ReasonSuperseded   = "EVIDENCE_SUPERSEDED"
 	ReasonNotPassing   = "EVIDENCE_NOT_PASSING"
+	ReasonNotMeasured  = "EVIDENCE_NOT_MEASURED"
 )
 
 // clockSkew is how far in the future evidence may lie.
@@ -54,6 +60,8 @@ func Admissible(e Summary, want Want, now time.Time) (bool, string) {
 		return false, ReasonOtherRelease
 	case e.RulesDigest != want.RulesDigest:
 		return false, ReasonOtherRules
+	case want.Measured && !e.Measured:
+		return false, ReasonNotMeasured
 	case e.Time.After(now.Add(clockSkew)):
 		return false, ReasonFuture
 	case e.Time.Before(want.NotBefore):

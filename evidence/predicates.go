@@ -15,6 +15,7 @@ const (
 	TypeCanaryVerdict = "https://headgate.dev/attestation/canary-verdict/v1"
 	TypeRollback      = "https://headgate.dev/attestation/rollback/v1"
 	TypeAuditEvent    = "https://headgate.dev/attestation/audit-event/v1"
+	TypeOverride      = "https://headgate.dev/attestation/override/v1"
 )
 
 // The standard predicate types that a bundle is exported with, for other tools.
@@ -165,6 +166,22 @@ type Rollback struct {
 	MadeBy        Tool           `json:"made_by"`
 }
 
+// Override is a gate that two people let pass for a time. There is none of the
+// security gate and none of the replay.
+type Override struct {
+	ReleaseID      string        `json:"release_id"`
+	Time           time.Time     `json:"time"` // when the second person agreed
+	OverrideID     string        `json:"override_id"`
+	Gate           headgate.Gate `json:"gate"`
+	Reason         string        `json:"reason"`
+	RequestedBy    string        `json:"requested_by"`
+	RequestedAt    time.Time     `json:"requested_at"`
+	ApprovedBy     string        `json:"approved_by"`
+	ApprovalReason string        `json:"approval_reason"`
+	ExpiresAt      time.Time     `json:"expires_at"`
+	MadeBy         Tool          `json:"made_by"`
+}
+
 // AuditEvent is one line of the audit trail.
 type AuditEvent struct{ headgate.Event }
 
@@ -172,4 +189,5 @@ func (GateDecision) predicateType() string  { return TypeGateDecision }
 func (StageResult) predicateType() string   { return TypeStageResult }
 func (CanaryVerdict) predicateType() string { return TypeCanaryVerdict }
 func (Rollback) predicateType() string      { return TypeRollback }
+func (Override) predicateType() string      { return TypeOverride }
 func (AuditEvent) predicateType() string    { return TypeAuditEvent }

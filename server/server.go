@@ -125,6 +125,9 @@ func (s *Server) open(ctx context.Context) error {
 		Log: s.o.Logger, Owner: owner(),
 	})
 	s.plane.Wakes(s.engine.Wake)
+	if err := s.plane.AdoptRules(ctx); err != nil {
+		return err
+	}
 	for _, svc := range s.o.Services {
 		if err := s.addService(ctx, svc); err != nil {
 			return err

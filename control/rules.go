@@ -1,0 +1,308 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/access"
+	"github.com/headgate/headgate/evidence"
+	"github.com/headgate/headgate/gate"
+)
+
+const (
+	// CodeRulesNotFound is the error of a rule set that nobody proposed.
+	CodeRulesNotFound = "RULES_NOT_FOUND"
+	// CodeRulesMoved is the error of a change to rules that are not in force any
+	// more: what it loosens has to be worked out anew.
+	CodeRulesMoved = "RULES_MOVED"
+
+	// descriptionActor proposes what headgate.yaml names.
+	descriptionActor = "headgate.yaml"
+	// maxReason bounds why somebody approved.
+	maxReason = 1000
+)
+
+// ErrRulesMoved is what a [RuleStore] answers when the rules have changed since
+// a change was proposed.
+var ErrRulesMoved = headgate.Errorf(CodeRulesMoved, headgate.ClassBusinessRule,
+	"other rules came into force since this set was proposed; compare it with them (headgate rules diff) and propose it again")
+
+// RuleChange is a rule set on its way into force, or once there.
+type RuleChange struct {
+	Seq     int64  `json:"seq"`
+	Digest  string `json:"digest"`
+	Version int64  `json:"version"`
+	Owner   string `json:"owner"`
+	Reason  string `json:"reason"`
+	// Base is the digest of the rules that were in force when it was proposed.
+	Base string `json:"base,omitempty"`
+	// Rules are the canonical document.
+	Rules json.RawMessage `json:"rules"`
+	// Loosened is what became easier to pass. Unless it is empty, or these are
+	// the first rules of all, somebody else has to approve.
+	Loosened   []gate.Change `json:"loosened"`
+	ProposedBy string        `json:"proposed_by"`
+	ProposedAt time.Time     `json:"proposed_at"`
+	ApprovedBy string        `json:"approved_by,omitempty"`
+	Approval   string        `json:"approval_reason,omitempty"`
+	InForceAt  time.Time     `json:"in_force_at,omitzero"` // zero while it waits
+	InForce    bool          `json:"in_force"`
+}
+
+// RuleStore keeps rule sets.
+type RuleStore interface {
+	// RulesInForce returns a digest, "" when there were never any rules.
+	RulesInForce(ctx context.Context) (string, error)
+	// RuleChanges returns all, oldest first.
+	RuleChanges(ctx context.Context) ([]RuleChange, error)
+	// PutRuleChange keeps a change and its event. One with a Seq replaces what
+	// it was. One with an InForceAt comes into force, but only while its base
+	// still is; otherwise [ErrRulesMoved].
+	PutRuleChange(ctx context.Context, c RuleChange, ev headgate.Event) error
+}
+
+// rules are those in force now, also when another process changed them.
+func (p *Plane) rules(ctx context.Context) (gate.RuleSet, error) {
+	digest, err := p.o.Store.RulesInForce(ctx)
+	if err != nil || digest == "" {
+		return p.o.Rules, err
+	}
+	if cached := p.inForce.Load(); cached != nil && cached.Digest() == digest {
+		return *cached, nil
+	}
+	all, err := p.o.Store.RuleChanges(ctx)
+	if err != nil {
+		return gate.RuleSet{}, err
+	}
+	for _, c := range all {
+		if !c.InForce {
+			continue
+		}
+		set, err := gate.ParseRules("rules in force", c.Rules)
+		if err != nil {
+			return gate.RuleSet{}, err
+		}
+		if set.Digest() != c.Digest {
+			return gate.RuleSet{}, headgate.Errorf(headgate.CodeConfigInvalid, headgate.ClassPermanent,
+				"the stored rules are not those of digest %s: this build reads them otherwise, or they were changed; propose them again", c.Digest)
+		}
+		p.inForce.Store(&set)
+		return set, nil
+	}
+	return p.o.Rules, nil
+}
+
+// AdoptRules takes what headgate.yaml names as a proposal, unless it is what
+// the file said last time. The first rules of all are in force at once; later
+// ones only when they loosen nothing. Call it once, before anything is judged.
+func (p *Plane) AdoptRules(ctx context.Context) error {
+	all, err := p.o.Store.RuleChanges(ctx)
+	if err != nil {
+		return err
+	}
+	for i := len(all) - 1; i >= 0; i-- {
+		if all[i].ProposedBy == descriptionActor {
+			if all[i].Digest == p.o.Rules.Digest() {
+				return nil
+			}
+			break
+		}
+	}
+	c, err := p.propose(ctx, access.Identity{Name: descriptionActor}, p.o.Rules)
+	if err == nil && c.InForceAt.IsZero() {
+		p.o.Logger.WarnContext(ctx, "the rules that headgate.yaml names loosen those in force and wait for an approval; headgate rules approve DIGEST",
+			slog.String("digest", c.Digest))
+	}
+	return err
+}
+
+// ruleKeeper refuses who must not change the rules of everybody.
+func ruleKeeper(who access.Identity) error {
+	if err := who.May(access.Approver); err != nil {
+		return err
+	}
+	if len(who.Tenants) > 0 {
+		return headgate.Errorf(headgate.CodeTenantScope, headgate.ClassSecuritySensitive,
+			"rules hold for all tenants; this needs a credential that is not confined to some")
+	}
+	return nil
+}
+
+// ProposeRules reads a rule file and puts it in force, or, when it loosens
+// something, keeps it until somebody else approves.
+func (p *Plane) ProposeRules(ctx context.Context, who access.Identity, src []byte) (RuleChange, error) {
+	if err := ruleKeeper(who); err != nil {
+		return RuleChange{}, err
+	}
+	next, err := gate.ParseRules("rules", src)
+	if err != nil {
+		return RuleChange{}, err
+	}
+	now, err := p.rules(ctx)
+	if err != nil {
+		return RuleChange{}, err
+	}
+	if next.Digest() != now.Digest() && next.Version() <= now.Version() {
+		return RuleChange{}, headgate.Invalidf("rules: version must be above %d, that of the rules in force; raise it with every change", now.Version())
+	}
+	return p.propose(ctx, who, next)
+}
+
+func (p *Plane) propose(ctx context.Context, who access.Identity, next gate.RuleSet) (RuleChange, error) {
+	base, err := p.o.Store.RulesInForce(ctx)
+	if err != nil {
+		return RuleChange{}, err
+	}
+	all, err := p.o.Store.RuleChanges(ctx)
+	if err != nil {
+		return RuleChange{}, err
+	}
+	for _, c := range all {
+		if c.Digest == next.Digest() && (c.InForce || (c.InForceAt.IsZero() && c.Base == base)) {
+			return c, nil // proposing it again is the same proposal
+		}
+	}
+	now := p.o.Now().UTC()
+	c := RuleChange{
+		Digest: next.Digest(), Version: next.Version(), Owner: next.Owner(), Reason: next.Reason(), Base: base,
+		Rules: next.Canonical(), Loosened: []gate.Change{}, ProposedBy: who.Name, ProposedAt: now,
+	}
+	if base != "" {
+		current, err := p.rules(ctx)
+		if err != nil {
+			return RuleChange{}, err
+		}
+		if current.Digest() != base {
+			return RuleChange{}, ErrRulesMoved
+		}
+		c.Loosened = append(c.Loosened, gate.Loosened(current, next)...)
+	}
+	kind := "rules_proposed"
+	if len(c.Loosened) == 0 {
+		c.InForceAt, kind = now, "rules_in_force"
+	}
+	return p.putRules(ctx, who, c, kind, c.Reason)
+}
+
+// ApproveRules puts a loosened rule set in force. Whoever proposed it cannot.
+func (p *Plane) ApproveRules(ctx context.Context, who access.Identity, digest, reason string) (RuleChange, error) {
+	if err := ruleKeeper(who); err != nil {
+		return RuleChange{}, err
+	}
+	if strings.TrimSpace(reason) == "" || len(reason) > maxReason {
+		return RuleChange{}, headgate.Invalidf("say why in at most %d bytes: a reason is kept in the audit log", maxReason)
+	}
+	all, err := p.o.Store.RuleChanges(ctx)
+	if err != nil {
+		return RuleChange{}, err
+	}
+	for i := len(all) - 1; i >= 0; i-- {
+		c := all[i]
+		switch {
+		case c.Digest != digest:
+			continue
+		case !c.InForceAt.IsZero():
+			return c, nil
+		case c.ProposedBy == who.Name:
+			return RuleChange{}, headgate.Errorf(headgate.CodeApprovalRequired, headgate.ClassBusinessRule,
+				"%s proposed these rules; somebody else has to approve them", c.ProposedBy)
+		}
+		c.ApprovedBy, c.Approval, c.InForceAt = who.Name, reason, p.o.Now().UTC()
+		return p.putRules(ctx, who, c, "rules_in_force", reason)
+	}
+	return RuleChange{}, headgate.Errorf(CodeRulesNotFound, headgate.ClassBusinessRule,
+		"nobody proposed rules of that digest; headgate rules list shows what waits")
+}
+
+func (p *Plane) putRules(ctx context.Context, who access.Identity, c RuleChange, kind, reason string) (RuleChange, error) {
+	ev := headgate.Event{
+		Time: p.o.Now().UTC(), Kind: kind, TenantID: who.TenantID, Actor: who.Name, From: who.From, Reason: reason,
+		Message: fmt.Sprintf("rules version %d of %s, %d loosened", c.Version, c.Owner, len(c.Loosened)),
+		Data: map[string]any{
+			"digest": c.Digest, "base": c.Base, "loosened": c.Loosened, "proposed_by": c.ProposedBy, "approved_by": c.ApprovedBy,
+		},
+	}
+	if _, err := p.rawBlob("rules.json", gate.Format, p.tool(), c.Rules); err != nil {
+		return RuleChange{}, err
+	}
+	if err := p.o.Store.PutRuleChange(ctx, c, ev); err != nil {
+		return RuleChange{}, err
+	}
+	p.Seal()
+	c.InForce = !c.InForceAt.IsZero()
+	return c, nil
+}
+
+// RuleChanges returns every change of the rules, oldest first.
+func (p *Plane) RuleChanges(ctx context.Context) ([]RuleChange, error) {
+	return p.o.Store.RuleChanges(ctx)
+}
+
+// maxBacktest bounds how many releases one backtest looks at.
+const maxBacktest = 10_000
+
+// BacktestRules judges the releases of a time again under other rules, on the
+// inputs that the evidence log holds, and compares with what became of them.
+func (p *Plane) BacktestRules(ctx context.Context, who access.Identity, src []byte, since time.Duration) (gate.ConfusionTable, error) {
+	set, err := gate.ParseRules("rules", src)
+	if err != nil {
+		return gate.ConfusionTable{}, err
+	}
+	if since <= 0 {
+		return gate.ConfusionTable{}, headgate.Invalidf("since must be a positive time, for example 90d")
+	}
+	all, err := p.o.Store.Releases(ctx, "", maxBacktest)
+	if err != nil {
+		return gate.ConfusionTable{}, err
+	}
+	var past []gate.PastRelease
+	from := p.o.Now().Add(-since)
+	for _, rec := range all {
+		if !rec.Done() || rec.UpdatedAt.Before(from) || !who.Sees(rec.TenantID) || rec.Outcome == headgate.Aborted {
+			continue
+		}
+		one, err := p.pastRelease(ctx, rec.Release)
+		if err != nil {
+			return gate.ConfusionTable{}, err
+		}
+		past = append(past, one)
+	}
+	return gate.Backtest(set, past), nil
+}
+
+// pastRelease is what the evidence log says of a release's gates, and what
+// became of it.
+func (p *Plane) pastRelease(ctx context.Context, rel headgate.Release) (gate.PastRelease, error) {
+	out := gate.PastRelease{ReleaseID: rel.ID, EndedAt: rel.UpdatedAt, Outcome: rel.Outcome, Inputs: map[headgate.Gate]gate.Input{}}
+	entries, err := p.o.Log.Entries(ctx, evidence.EntryQuery{ReleaseID: rel.ID, PredicateType: evidence.TypeGateDecision})
+	if err != nil {
+		return out, err
+	}
+	for _, e := range entries {
+		st, err := e.Statement()
+		if err != nil {
+			return out, err
+		}
+		var d evidence.GateDecision
+		if err := json.Unmarshal(st.Predicate, &d); err != nil {
+			return out, err
+		}
+		// What a gate said after the release had ended did not decide it.
+		if d.Declared || d.Time.After(rel.UpdatedAt) {
+			continue
+		}
+		if out.Inputs[d.Gate], err = recordedInput(d); err != nil {
+			return out, err
+		}
+	}
+	rollbacks, err := p.o.Store.Rollbacks(ctx, rel.ID)
+	if rel.Outcome == headgate.Promoted {
+		out.Incidents = len(rollbacks) // taken back after all
+	}
+	return out, err
+}
