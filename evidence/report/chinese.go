@@ -53,7 +53,7 @@ var chinese = map[string]string{
 	"The figures behind the pictures": "图中数据", "Share": "占比", "Stable requests": "稳定版本请求", "failed": "失败", "Candidate requests": "候选版本请求", "Stable p95": "稳定版本 p95", "Candidate p95": "候选版本 p95",
 	"Every %d. of %d observations; the report as JSON has all of them.": "每 %d 个取 1 个，共 %d 个观测；JSON 报告中包含全部。",
 
-	"Rollback": "回滚", "Triggered by gate “%s”.": "由门禁“%s”触发。", "Moments": "时刻", "What": "事项", "When": "时间", "After the trigger": "触发后",
+	"Rollback": "回滚", "Triggered by gate “%s”.": "由门禁“%s”触发。", "What failed:": "失败原因：", "Read the story of one failed request": "查看一个失败请求的完整经过", "Moments": "时刻", "What": "事项", "When": "时间", "After the trigger": "触发后",
 	"First bad answer to a user": "首个错误的用户响应", "Triggered": "触发", "All traffic on stable, read back": "全部流量回到稳定版本（已回读确认）",
 	"Completed: every component back": "完成：所有组件已回退", "Restored: replay passed": "恢复：回放通过", "%s before": "提前 %s", "The limit is %s.": "时限为 %s。",
 	"Components, in order": "组件（按执行顺序）", "Component": "组件", "Back to": "回退至", "Read back": "回读", "State": "状态",

@@ -51,9 +51,17 @@ type section struct {
 	Title  string
 	Badge  cell
 	Text   string
+	Found  finding
 	Steps  []step
 	Charts []chart
 	Tables []table
+}
+
+// finding is what failed, with where to read more.
+type finding struct {
+	Text string
+	URL  string // empty for nowhere
+	Link string // the text of the link
 }
 
 // step is one stage on the way.

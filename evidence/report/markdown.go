@@ -38,6 +38,9 @@ func markdown(d document) string {
 		if s.Text != "" {
 			fmt.Fprintf(&b, "\n%s\n", escape(s.Text))
 		}
+		if s.Found.Text != "" {
+			fmt.Fprintf(&b, "\n%s\n", escape(s.Found.Text))
+		}
 		for _, c := range s.Charts {
 			if c.Data != nil {
 				writeTable(&b, *c.Data)

@@ -104,17 +104,23 @@ type Replay struct {
 
 // Rollback is what a rollback did and when; a zero time has not come.
 type Rollback struct {
-	TriggerGate   headgate.Gate `json:"trigger_gate,omitempty"`
-	Reason        string        `json:"reason,omitempty"`
-	FirstBadAt    time.Time     `json:"first_bad_at,omitzero"` // the first bad answer to a user
-	TriggeredAt   time.Time     `json:"triggered_at"`
-	TrafficBackAt time.Time     `json:"traffic_back_at,omitzero"`
-	CompletedAt   time.Time     `json:"completed_at,omitzero"`
-	RestoredAt    time.Time     `json:"restored_at,omitzero"`
-	LimitS        float64       `json:"limit_s,omitempty"`
-	Steps         []Step        `json:"steps"`
-	ReplayJobID   string        `json:"replay_job_id,omitempty"`
-	ReplayStatus  string        `json:"replay_status,omitempty"`
+	TriggerGate headgate.Gate `json:"trigger_gate,omitempty"`
+	Reason      string        `json:"reason,omitempty"`
+	// Explanation says in one paragraph what failed, from the service's own
+	// telemetry, and TraceID names an example. TraceURL is where its story can
+	// be read, empty for nowhere.
+	Explanation   string    `json:"explanation,omitempty"`
+	TraceID       string    `json:"trace_id,omitempty"`
+	TraceURL      string    `json:"trace_url,omitempty"`
+	FirstBadAt    time.Time `json:"first_bad_at,omitzero"` // the first bad answer to a user
+	TriggeredAt   time.Time `json:"triggered_at"`
+	TrafficBackAt time.Time `json:"traffic_back_at,omitzero"`
+	CompletedAt   time.Time `json:"completed_at,omitzero"`
+	RestoredAt    time.Time `json:"restored_at,omitzero"`
+	LimitS        float64   `json:"limit_s,omitempty"`
+	Steps         []Step    `json:"steps"`
+	ReplayJobID   string    `json:"replay_job_id,omitempty"`
+	ReplayStatus  string    `json:"replay_status,omitempty"`
 }
 
 // Step is one component's way back.

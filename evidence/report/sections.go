@@ -254,6 +254,9 @@ func (w words) rollback(r Release) section {
 	if b.TriggerGate != "" {
 		s.Text = strings.TrimSpace(w.trf("Triggered by gate “%s”.", w.gate(b.TriggerGate)) + " " + b.Reason)
 	}
+	if b.Explanation != "" {
+		s.Found = finding{Text: w.tr("What failed:") + " " + b.Explanation, URL: b.TraceURL, Link: w.tr("Read the story of one failed request")}
+	}
 	moments := table{Caption: w.tr("Moments"), Head: columns(w.tr("What"), w.tr("When"), ">"+w.tr("After the trigger"))}
 	for _, m := range []struct {
 		what string
