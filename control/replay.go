@@ -22,6 +22,9 @@ import (
 const (
 	// replayCheck is the evidence of the replay, beside the gates'.
 	replayCheck = "replay"
+	// verificationCheck is the evidence that stable is well after a rollback. It
+	// says nothing for the release that was rolled back.
+	verificationCheck = "rollback_replay"
 	// isolationKind is the document of what strangers could see.
 	isolationKind = "isolation"
 	// jobKind is the document of a replay that the HTTP API hands out as a job.
@@ -98,7 +101,7 @@ func (p *Plane) ReplayE2E(ctx context.Context, who access.Identity, req ReplayRe
 			ResumeJobID: text(run, "resume_job_id"), NeedsHumanReview: text(run, "needs_human_review") == "true",
 		},
 	}
-	if err := p.stateReplay(ctx, req.ReleaseID, run, nil); err != nil {
+	if err := p.stateReplay(ctx, req.ReleaseID, replayCheck, run, nil); err != nil {
 		return out, err
 	}
 	err = p.record(ctx, "", headgate.Event{
@@ -178,7 +181,7 @@ func failures(run replay.Run) []string {
 }
 
 // stateReplay makes a replay evidence of a release.
-func (p *Plane) stateReplay(ctx context.Context, releaseID string, run replay.Run, diff *replay.Diff, more ...evidence.Input) error {
+func (p *Plane) stateReplay(ctx context.Context, releaseID, check string, run replay.Run, diff *replay.Diff, more ...evidence.Input) error {
 	in, err := p.blob("replay.json", "headgate-replay", run)
 	if err != nil {
 		return err
@@ -200,7 +203,7 @@ func (p *Plane) stateReplay(ctx context.Context, releaseID string, run replay.Ru
 		},
 		Time: now, Inputs: inputs, MadeBy: p.tool(),
 	}
-	_, err = p.state(ctx, releaseID, replayCheck, evidence.Summary{Time: now, Verdict: verdict}, res)
+	_, err = p.state(ctx, releaseID, check, evidence.Summary{Time: now, Verdict: verdict}, res)
 	return err
 }
 
@@ -229,7 +232,7 @@ func (p *Plane) Replay(ctx context.Context, r pipeline.Record) (pipeline.Result,
 	if err != nil {
 		return pipeline.Result{}, err
 	}
-	if err := p.stateReplay(ctx, r.ID, candidate, &diff, stableIn); err != nil {
+	if err := p.stateReplay(ctx, r.ID, replayCheck, candidate, &diff, stableIn); err != nil {
 		return pipeline.Result{}, err
 	}
 	switch {
@@ -417,7 +420,7 @@ func (v verifier) Verify(ctx context.Context, jobID string, r rollback.Rollback)
 		job.Failures = failures(run)
 	}
 	if err == nil {
-		if serr := v.p.stateReplay(ctx, r.ReleaseID, run, nil); serr != nil {
+		if serr := v.p.stateReplay(ctx, r.ReleaseID, verificationCheck, run, nil); serr != nil {
 			return "", serr
 		}
 	}
