@@ -1,0 +1,228 @@
+package control_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/access"
+	"github.com/headgate/headgate/config"
+	"github.com/headgate/headgate/control"
+	"github.com/headgate/headgate/dictionary"
+	"github.com/headgate/headgate/evidence"
+	"github.com/headgate/headgate/gate"
+	"github.com/headgate/headgate/replay"
+	"github.com/headgate/headgate/rollout"
+	"github.com/headgate/headgate/store/sqlite"
+)
+
+var (
+	start    = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	operator = access.Identity{Name: "olga", Role: access.Operator, TenantID: "acme"}
+)
+
+// fixture is a plane over the real database, with a clock that tests move and
+// a service that does what they say.
+type fixture struct {
+	*control.Plane
+	db      *sqlite.DB
+	now     time.Time
+	figures *figures
+	service *things
+	router  *router
+}
+
+func newFixture(t *testing.T, change func(*config.Service)) *fixture {
+	t.Helper()
+	f := &fixture{now: start, figures: &figures{}, service: newThings(t), router: &router{}}
+	dir := t.TempDir()
+	var err error
+	if f.db, err = sqlite.Open(t.Context(), dir); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := f.db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	keys, err := evidence.OpenKeyring(filepath.Join(dir, "keys"), "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blobs, err := evidence.OpenBlobs(filepath.Join(dir, "blobs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dict, err := dictionary.Load("bea")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Plane = control.New(control.Options{
+		Settings: config.DefaultSettings(), Store: f.db, Log: evidence.NewLog(f.db.EvidenceLog(), keys), Blobs: blobs,
+		Rules: gate.DefaultRules(), Dictionary: dict, Figures: f.figures,
+		Freshness: func(string, string) (time.Time, bool) { return f.now, true },
+		Notify:    func(headgate.Event) {}, Version: "test", Logger: slog.New(slog.DiscardHandler),
+		Now: func() time.Time { return f.now },
+	})
+	svc, err := config.Parse("headgate.yaml", fmt.Appendf(nil, description, f.service.URL, f.service.URL, f.service.URL))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if change != nil {
+		change(&svc)
+	}
+	suite, err := replay.Load(fstest.MapFS{"suite.yaml": {Data: []byte(suiteYAML)}}, "suite.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Add(t.Context(), svc, &suite, f.router, func(tenant string) string { return "token-" + tenant }); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+const description = `name: things
+owner: team
+on_call: somebody
+runbooks: {rollback_failed_replay: https://runbooks.example/replay}
+tenants:
+  - {id: acme, size: small}
+  - {id: borealis, size: large}
+components:
+  model_config: {current: mc-1, actuator: {kind: flag}}
+  retrieval_params: {current: rp-1, actuator: {kind: flag}}
+  workflow_version: {current: wf-1, actuator: {kind: flag}}
+  release_version: {current: v1, actuator: {kind: router}}
+targets:
+  stable: {version: v1, url: %q}
+  staging: {url: %q}
+  candidate: {url: %q}
+stages:
+  reports:
+    - {gate: quality, file: out/quality.json, format: gate-metrics}
+    - {gate: security, file: reports/gitleaks.json, format: gitleaks}
+replay:
+  suite: suite.yaml
+  tenant: acme
+  other_tenants: [borealis]
+  credentials:
+    acme: {env: UNUSED}
+    borealis: {env: UNUSED}
+rollout:
+  tenant_whitelist: [acme, borealis]
+  enabled_project_sizes: [small, medium, large]
+`
+
+const suiteYAML = `name: things
+sessions:
+  - name: reader
+    steps:
+      - {name: read, method: GET, path: /things/1}
+`
+
+// figures answer every query with a value that passes, save those that hold
+// one of the missing names.
+type figures struct {
+	mu      sync.Mutex
+	missing []string
+}
+
+func (f *figures) Number(_ context.Context, promql string, _ time.Time) (float64, bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case slices.ContainsFunc(f.missing, func(m string) bool { return strings.Contains(promql, m) }):
+		return 0, false, nil
+	case strings.Contains(promql, "redaction"), strings.Contains(promql, "bea_jobs_completed_total"):
+		return 0, true, nil
+	}
+	return 1, true, nil
+}
+
+func (f *figures) lose(names ...string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.missing = names
+}
+
+// things is a service with one thing of acme's.
+type things struct {
+	*httptest.Server
+	// broken fails every request, leaking shows the thing to any tenant, and
+	// failing fails those who are not acme.
+	broken, leaking, failing atomic.Bool
+}
+
+func newThings(t *testing.T) *things {
+	s := &things{}
+	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		owner := r.Header.Get("Authorization") == "Bearer token-acme"
+		switch {
+		case s.broken.Load(), !owner && s.failing.Load() && r.URL.Path == "/things/1":
+			w.WriteHeader(http.StatusInternalServerError)
+		case r.URL.Path == "/healthz":
+		case r.Header.Get("Authorization") == "":
+			w.WriteHeader(http.StatusUnauthorized)
+		case !owner && !s.leaking.Load():
+			w.WriteHeader(http.StatusNotFound)
+		default:
+			_, _ = w.Write([]byte(`{"data": {"thing": 1}}`))
+		}
+	}))
+	t.Cleanup(s.Close)
+	return s
+}
+
+// router does what it is told.
+type router struct {
+	mu    sync.Mutex
+	split rollout.Split
+}
+
+func (r *router) Apply(ctx context.Context, s rollout.Split) (rollout.Status, error) {
+	r.mu.Lock()
+	r.split = s
+	r.mu.Unlock()
+	return r.Status(ctx)
+}
+
+func (r *router) Status(context.Context) (rollout.Status, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return rollout.Status{
+		Service: "things", Epoch: r.split.Epoch,
+		Backends: []rollout.BackendStatus{{Backend: r.split.Stable, Arm: headgate.Stable, Healthy: true}},
+	}, nil
+}
+
+func (r *router) Counts(context.Context) (rollout.Counts, error) { return rollout.Counts{}, nil }
+
+func digest(c string) string { return "sha256:" + strings.Repeat(c, 64) }
+
+// release begins a release.
+func (f *fixture) release(t *testing.T, id, digest string) control.View {
+	t.Helper()
+	v, err := f.CreateRelease(t.Context(), operator, control.ReleaseRequest{ID: id, Version: "v2", Digest: digest})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func code(err error) string {
+	if err == nil {
+		return ""
+	}
+	return headgate.AsError(err).Code
+}
