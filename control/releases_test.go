@@ -94,16 +94,8 @@ func TestQuarantinedDigestIsRefused(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, nil)
 	f.release(t, "rel-1", digest("a"))
-	rec, _, ok, err := f.db.Claim(t.Context(), "test", time.Minute, pipeline.PlanVersion)
-	if err != nil || !ok {
-		t.Fatalf("claim: %v %v", ok, err)
-	}
-	gen := rec.Gen
-	rec.Phase, rec.Outcome = pipeline.PhaseDone, headgate.RolledBack
-	if err := f.db.Commit(t.Context(), pipeline.Commit{Record: rec, ClaimedGen: gen, Quarantine: rec.Digest}); err != nil {
-		t.Fatal(err)
-	}
-	_, err = f.CreateRelease(t.Context(), operator, control.ReleaseRequest{ID: "rel-2", Version: "v2", Digest: digest("a")})
+	f.end(t, headgate.RolledBack)
+	_, err := f.CreateRelease(t.Context(), operator, control.ReleaseRequest{ID: "rel-2", Version: "v2", Digest: digest("a")})
 	if code(err) != headgate.CodeDigestQuarantined || !strings.Contains(err.Error(), "rel-1") {
 		t.Errorf("the same build again: %v", err)
 	}
@@ -156,5 +148,59 @@ func TestReleasesBelongToTheirTenant(t *testing.T) {
 	all, err := f.Releases(ctx, other, "", 0)
 	if err != nil || len(all) != 0 {
 		t.Errorf("list: %v, %v", all, err)
+	}
+}
+
+var breached = []headgate.Breach{{Gate: headgate.GateSecurity, MetricCode: "X", ConsecutiveFailures: 2}}
+
+// end ends a release as the pipeline would.
+func (f *fixture) end(t *testing.T, outcome headgate.Outcome) {
+	t.Helper()
+	rec, _, ok, err := f.db.Claim(t.Context(), "test", time.Minute, pipeline.PlanVersion)
+	if err != nil || !ok {
+		t.Fatalf("claim: %v %v", ok, err)
+	}
+	c := pipeline.Commit{Record: rec, ClaimedGen: rec.Gen}
+	c.Record.Phase, c.Record.Outcome = pipeline.PhaseDone, outcome
+	if outcome == headgate.RolledBack {
+		c.Quarantine = rec.Digest
+	}
+	if err := f.db.Commit(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Only what is in force is taken back: a release that was blocked long ago
+// must not take production back to what was stable at its time.
+func TestRollbackMovesOnlyWhatIsInForce(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name    string
+		outcome headgate.Outcome
+		stable  string // what is in production now
+		want    string
+	}{
+		{"promoted and in force", headgate.Promoted, "v2", "v1"},
+		{"promoted and replaced", headgate.Promoted, "v3", "v3"},
+		{"blocked", headgate.Blocked, "v3", "v3"},
+		{"blocked, of the version in force", headgate.Blocked, "v2", "v2"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			f := newFixture(t, nil)
+			f.release(t, "rel-1", digest("a"))
+			f.end(t, tt.outcome)
+			if err := f.db.SetStable(t.Context(), "things", rollout.Backend{Version: tt.stable, URL: f.service.URL}); err != nil {
+				t.Fatal(err)
+			}
+			res, err := f.ExecuteRollback(t.Context(), operator, control.RollbackRequest{ReleaseID: "rel-1", ConsecutiveThreshold: 2, Breaches: breached})
+			if err != nil || !res.Triggered || !res.ServiceRestored || res.ReplayVerification == nil {
+				t.Fatalf("%+v, %v", res, err)
+			}
+			st, err := f.db.Service(t.Context(), "things")
+			if err != nil || st.Stable.Version != tt.want {
+				t.Errorf("stable is %s, want %s (%v)", st.Stable.Version, tt.want, err)
+			}
+		})
 	}
 }

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -93,7 +94,9 @@ func (a routerActuator) backend(ctx context.Context, version string) (rollout.Ba
 }
 
 // targets are the versions to go back to. A release that was never made here
-// goes back to what the service description says is in production.
+// goes back to what the service description says is in production; one that
+// ended and is not in force has nothing to take back, and must not move what
+// has come after it.
 func (s *Service) targets(rec *pipeline.Record, state ServiceState) map[headgate.Component]string {
 	out := map[headgate.Component]string{}
 	if rec == nil {
@@ -101,6 +104,9 @@ func (s *Service) targets(rec *pipeline.Record, state ServiceState) map[headgate
 			out[c] = s.Components.Get(c).Current
 		}
 		out[headgate.ReleaseVersion] = state.Stable.Version
+		return out
+	}
+	if rec.Done() && (rec.Outcome != headgate.Promoted || rec.Version != state.Stable.Version) {
 		return out
 	}
 	for _, ch := range rec.Changes {
@@ -197,7 +203,12 @@ func (p *Plane) rollBackNow(ctx context.Context, who access.Identity, s *Service
 		if err := p.stop(ctx, who, rec, pipeline.FactRollback, "breach of the "+string(g)+" gate"); err != nil {
 			return rollback.Rollback{}, err
 		}
-		return p.awaitRollback(ctx, rec.ID)
+		ended, rb, err := p.awaitRollback(ctx, rec.ID)
+		if err != nil || rb.ID != "" {
+			rb.Gate = cmp.Or(rb.Gate, g)
+			return rb, err
+		}
+		rec = &ended
 	}
 	state, err := p.o.Store.Service(ctx, s.Name)
 	if err != nil {
@@ -223,9 +234,9 @@ func (p *Plane) rollBackNow(ctx context.Context, who access.Identity, s *Service
 	return rb, err
 }
 
-// awaitRollback waits until the pipeline has ended the release, and returns
-// its rollback. A release that met no user needs none.
-func (p *Plane) awaitRollback(ctx context.Context, id string) (rollback.Rollback, error) {
+// awaitRollback waits until the pipeline has ended the release, and returns it
+// with its rollback, the zero one when the release met no user.
+func (p *Plane) awaitRollback(ctx context.Context, id string) (pipeline.Record, rollback.Rollback, error) {
 	ctx, cancel := context.WithTimeout(ctx, rollbackWait)
 	defer cancel()
 	ticker := time.NewTicker(50 * time.Millisecond)
@@ -233,25 +244,24 @@ func (p *Plane) awaitRollback(ctx context.Context, id string) (rollback.Rollback
 	for {
 		rec, err := p.o.Store.Release(ctx, id)
 		if err != nil {
-			return rollback.Rollback{}, err
+			return rec, rollback.Rollback{}, err
 		}
 		all, err := p.o.Store.Rollbacks(ctx, id)
 		if err != nil {
-			return rollback.Rollback{}, err
+			return rec, rollback.Rollback{}, err
 		}
 		if rec.Done() {
 			if len(all) == 0 {
-				now := p.o.Now()
-				return rollback.Rollback{ReleaseID: id, TriggeredAt: now, Progress: rollback.Progress{CompletedAt: now, RestoredAt: now}}, nil
+				return rec, rollback.Rollback{}, nil
 			}
-			return all[len(all)-1], nil
+			return rec, all[len(all)-1], nil
 		}
 		select {
 		case <-ctx.Done():
 			if len(all) > 0 {
-				return all[len(all)-1], nil
+				return rec, all[len(all)-1], nil
 			}
-			return rollback.Rollback{}, headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient,
+			return rec, rollback.Rollback{}, headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient,
 				"the rollback of %s was requested and has not ended; headgate release show %s tells how far it is", id, id).Wrap(ctx.Err())
 		case <-ticker.C:
 		}

@@ -26,6 +26,7 @@ func TestContract(t *testing.T) {
 		"rollbacks trigger at the threshold":    w.rollbacksTriggerAtTheThreshold,
 		"replay runs the suite":                 w.replayRunsTheSuite,
 		"declared claims count":                 w.declaredClaimsCount,
+		"a release in the pipeline rolls back":  w.releaseInThePipelineRollsBack,
 		"pipeline executes":                     w.pipelineExecutes,
 		"strategies have versions":              w.strategiesHaveVersions,
 		"feedback never adds twice":             w.feedbackNeverAddsTwice,
@@ -196,5 +197,30 @@ func (w *world) releasesAreTheirTenants(t *testing.T) {
 	got := w.data(t, w.do(t, "POST", "/releases/"+id+"/abort", object{"reason": "the test is over"}, acme))
 	if got["release_id"] != id {
 		t.Errorf("abort: %v", got)
+	}
+}
+
+// releaseInThePipelineRollsBack: the pipeline stops it, and the answer is the
+// same as for any other release.
+func (w *world) releaseInThePipelineRollsBack(t *testing.T) {
+	const id = "rel-in-pipeline"
+	if a := w.do(t, "POST", "/releases", object{"release_id": id, "version": "v1.1.0", "digest": "sha256:" + strings.Repeat("d", 64)}); a.status != 201 {
+		t.Fatalf("create: %d %s", a.status, a.raw)
+	}
+	got := w.post(t, "/release/rollback/execute", object{"release_id": id, "breaches": []object{breach("security", 2)}})
+	job, _ := got.in("replay_verification.job_id").(string)
+	if got["triggered"] != true || got["trigger_gate"] != "security" || got["service_restored"] != true || !strings.HasPrefix(job, "job_") {
+		t.Errorf("rollback %v", got)
+	}
+	if j := w.data(t, w.do(t, "GET", "/jobs/"+job, nil)); j["status"] != "succeeded" {
+		t.Errorf("job %v", j)
+	}
+	if rel := w.data(t, w.do(t, "GET", "/releases/"+id, nil)); rel["outcome"] != "rolled_back" {
+		t.Errorf("release %v", rel)
+	}
+	for _, kind := range []string{"rollback_executed", "rollback_replay_verified"} {
+		if n := w.trail(t, kind, id); n != 1 {
+			t.Errorf("%d %s in the audit log", n, kind)
+		}
 	}
 }
