@@ -98,6 +98,9 @@ func (s *server) forwardJobs(next http.Handler) http.Handler {
 // forward hands a request on under the ids it has here. The service's answer
 // says which ones it took.
 func (s *server) forward(w http.ResponseWriter, r *http.Request) {
+	if caller(r.Context()).Role == "" {
+		r.Header.Del("x-internal-debug") // it has not been honoured
+	}
 	m := metaOf(r.Context())
 	r.Header.Set("x-trace-id", m.TraceID)
 	r.Header.Set("x-request-id", m.RequestID)
@@ -126,6 +129,7 @@ func (s *server) register(a huma.API) {
 	s.registerReadiness(a)
 	s.registerOps(a)
 	s.registerReleases(a)
+	s.registerRules(a)
 	s.registerTelemetry(a)
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/control"
 )
 
 // Envelope is the shape of every successful answer.
@@ -89,6 +90,7 @@ var statuses = map[string]int{
 	headgate.CodeStorageFull:           http.StatusInsufficientStorage,
 	headgate.CodeInternal:              http.StatusInternalServerError,
 	headgate.CodeApprovalRequired:      http.StatusForbidden,
+	control.CodeRulesNotFound:          http.StatusNotFound,
 }
 
 func statusOf(e *headgate.Error) int {

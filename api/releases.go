@@ -190,17 +190,7 @@ type fileOutput struct {
 }
 
 func (s *server) bundle(ctx context.Context, in *releaseID) (*fileOutput, error) {
-	who, err := must(ctx, access.Viewer)
-	if err != nil {
-		return nil, failure(ctx, err)
-	}
-	var b bytes.Buffer
-	if err := s.Plane.Bundle(ctx, who, in.ID, nil, &b); err != nil {
-		return nil, failure(ctx, err)
-	}
-	return &fileOutput{
-		ContentType: "application/zip", ContentDisposition: `attachment; filename="` + in.ID + `.bundle.zip"`, Body: b.Bytes(),
-	}, nil
+	return s.bundleFrom(ctx, in.ID, nil)
 }
 
 func (s *server) checkpoint(ctx context.Context, _ *struct{}) (*fileOutput, error) {

@@ -7,6 +7,7 @@ package client
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -67,10 +68,11 @@ type call struct {
 	method, path string
 	query        url.Values
 	body         any
-	// raw, if set, is sent instead of body, once.
-	raw     io.Reader
-	again   bool // may be repeated
-	timeout time.Duration
+	// raw, if set, is sent instead of body, once, as contentType or as bytes.
+	raw         io.Reader
+	contentType string
+	again       bool // may be repeated
+	timeout     time.Duration
 }
 
 // do makes a call and decodes the data of the envelope.
@@ -128,7 +130,7 @@ func (c *Client) once(ctx context.Context, k call, read func(io.Reader) error) e
 }
 
 func (c *Client) request(ctx context.Context, k call) (*http.Request, error) {
-	body, contentType := k.raw, "application/octet-stream"
+	body, contentType := k.raw, cmp.Or(k.contentType, "application/octet-stream")
 	if k.body != nil {
 		b, err := json.Marshal(k.body)
 		if err != nil {

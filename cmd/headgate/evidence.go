@@ -26,8 +26,11 @@ func newEvidenceAddCommand(a *app) *cobra.Command {
 	var reports reportFlags
 	var gateName, name, output string
 	c := &cobra.Command{
-		Use:     "add RELEASE FILE --gate GATE",
-		Short:   "Add a tool's report to the inputs of a release's gate",
+		Use:   "add RELEASE FILE --gate GATE",
+		Short: "Add a tool's report to the inputs of a release's gate",
+		Long: "Add a tool's report to the inputs of a release's gate. The server then judges the gate on all reports that were\n" +
+			"added and on telemetry, and prints where the signed verdict is. While reports are missing that is insufficient,\n" +
+			"which is no error here.\n\nExit codes: 0 added, 1 error, 2 usage, 3 added and the gate failed.",
 		Example: "  headgate evidence add rel_3hk5… trivy.sarif --gate security",
 		Args:    usage(cobra.ExactArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -43,7 +46,18 @@ func newEvidenceAddCommand(a *app) *cobra.Command {
 				return err
 			}
 			f := client.ReportFile{Gate: g, Name: cmp.Or(name, filepath.Base(args[1])), Format: reports.format, Columns: columns}
-			return a.addEvidence(c.Context(), n, args[0], f, args[1], output)
+			cl, err := a.connect(n)
+			if err != nil {
+				return err
+			}
+			if err := a.addEvidence(c.Context(), cl, args[0], f, args[1], output == outputText); err != nil {
+				return err
+			}
+			v, err := a.evaluateRelease(c.Context(), cl, args[0], g, output)
+			if err == nil && v == headgate.Fail {
+				err = exitCode(exitBlocked)
+			}
+			return err
 		},
 	}
 	n.flags(c.Flags())

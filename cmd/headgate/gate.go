@@ -67,7 +67,8 @@ func newGateEvaluateCommand(a *app) *cobra.Command {
 		Short: "Judge a gate on the reports of tools",
 		Long: "Judge one gate (quality, performance, security, cost) on files that tools wrote.\n" +
 			"Without --release it happens here, nothing is sent, and the exit code is the verdict. A metric that no file has is\n" +
-			"insufficient. With --release the files become evidence of the release, whose pipeline judges them.\n\n" +
+			"insufficient. With --release the files become evidence of the release, and the server judges the gate on them, on\n" +
+			"every other report that was added, and on telemetry. It prints where the signed verdict is.\n\n" +
 			"Exit codes: 0 passed, 1 error, 2 usage, 3 failed, 5 insufficient or broken.",
 		Example: "  headgate gate evaluate performance k6-summary.json\n" +
 			"  headgate gate evaluate quality ragas.csv --release rel_3hk5…",
@@ -90,13 +91,21 @@ func newGateEvaluateCommand(a *app) *cobra.Command {
 			if rules != "" || dataset != "" {
 				return usageError{errors.New("--rules and --dataset do not go with --release; the server has its own")}
 			}
+			cl, err := a.connect(n)
+			if err != nil {
+				return err
+			}
 			for _, path := range args[1:] {
 				f := client.ReportFile{Gate: g, Name: filepath.Base(path), Format: reports.format, Columns: columns}
-				if err := a.addEvidence(c.Context(), n, release, f, path, output); err != nil {
+				if err := a.addEvidence(c.Context(), cl, release, f, path, output == outputText); err != nil {
 					return err
 				}
 			}
-			return nil
+			v, err := a.evaluateRelease(c.Context(), cl, release, g, output)
+			if err != nil {
+				return err
+			}
+			return exitForVerdict(v)
 		},
 	}
 	f := c.Flags()
@@ -153,15 +162,22 @@ func (a *app) judge(g headgate.Gate, files []string, format string, columns map[
 	} else {
 		err = a.showResult(res)
 	}
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case res.Verdict == headgate.Fail:
+	}
+	return exitForVerdict(res.Verdict)
+}
+
+// exitForVerdict ends a command with the exit code of a gate's verdict.
+func exitForVerdict(v headgate.Verdict) error {
+	switch v {
+	case headgate.Pass:
+		return nil
+	case headgate.Fail:
 		return exitCode(exitBlocked)
-	case !res.Passed:
+	default:
 		return exitCode(exitInconclusive)
 	}
-	return nil
 }
 
 func readReport(path, format string, columns map[string]string) (report.Facts, error) {
@@ -224,22 +240,15 @@ func figure(v any) string {
 }
 
 // addEvidence uploads one file.
-func (a *app) addEvidence(ctx context.Context, n connection, release string, f client.ReportFile, path, output string) error {
-	cl, err := a.connect(n)
-	if err != nil {
-		return err
-	}
+func (a *app) addEvidence(ctx context.Context, cl *client.Client, release string, f client.ReportFile, path string, say bool) error {
 	file, err := os.Open(path)
 	if err != nil {
 		return headgate.Invalidf("the report cannot be read: %w", err)
 	}
 	defer file.Close()
 	added, err := cl.AddEvidence(ctx, release, f, file)
-	if err != nil {
-		return err
-	}
-	if output == outputJSON {
-		return writeJSON(a.stdout, added)
+	if err != nil || !say {
+		return in(path, err)
 	}
 	_, err = fmt.Fprintf(a.stdout, "%s is evidence for the %s gate of %s: %s, %s\n", added.Input.Name, added.Gate, release, added.Input.Format, added.Input.Digest)
 	return err

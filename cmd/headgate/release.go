@@ -22,7 +22,7 @@ func newReleaseCommand(a *app) *cobra.Command {
 		newReleaseRunCommand(a), newReleaseListCommand(a), newReleaseShowCommand(a), newReleaseWatchCommand(a),
 		newReleaseActCommand(a, "approve", "Let a release that waits for a person go on", (*client.Client).Approve),
 		newReleaseActCommand(a, "abort", "Stop a release; under user traffic that is a rollback", (*client.Client).Abort),
-		newReleaseReportCommand(a))
+		newReleaseOverrideCommand(a), newReleaseReportCommand(a))
 }
 
 const exitCodes = "Exit codes: 0 promoted, 1 error or aborted, 2 usage, 3 blocked by a gate, 4 rolled back, 5 inconclusive."
@@ -265,7 +265,7 @@ func newReleaseActCommand(a *app, name, short string, act func(*client.Client, c
 
 func newReleaseReportCommand(a *app) *cobra.Command {
 	var n connection
-	var format, lang, out string
+	var format, lang, out, checkpoint string
 	c := &cobra.Command{
 		Use:   "report RELEASE",
 		Short: "Write a release's report, or its evidence bundle",
@@ -283,12 +283,17 @@ func newReleaseReportCommand(a *app) *cobra.Command {
 			switch format {
 			case "html", "md", "json":
 			case "bundle":
-				write = func(w io.Writer) error { return cl.Bundle(c.Context(), args[0], w) }
+				if write, err = bundleWriter(c.Context(), cl, args[0], checkpoint); err != nil {
+					return err
+				}
 			default:
 				return usageError{errors.New("--format must be html, md, json or bundle")}
 			}
 			if lang != "en" && lang != "zh-CN" {
 				return usageError{errors.New("--lang must be en or zh-CN")}
+			}
+			if checkpoint != "" && format != "bundle" {
+				return usageError{errors.New("--checkpoint goes with --format bundle only")}
 			}
 			if out == "" {
 				return write(a.stdout)
@@ -301,7 +306,21 @@ func newReleaseReportCommand(a *app) *cobra.Command {
 	f.StringVar(&format, "format", "md", "html, md, json or bundle")
 	f.StringVar(&lang, "lang", "en", "language of html and md: en or zh-CN")
 	f.StringVar(&out, "out", "", "file to write (default: standard output)")
+	f.StringVar(&checkpoint, "checkpoint", "", "file with an earlier checkpoint that the recipient holds; the bundle proves that the log continues it")
 	return c
+}
+
+// bundleWriter writes a release's bundle; with a checkpoint's file, one that
+// continues it.
+func bundleWriter(ctx context.Context, cl *client.Client, release, checkpoint string) (func(io.Writer) error, error) {
+	if checkpoint == "" {
+		return func(w io.Writer) error { return cl.Bundle(ctx, release, w) }, nil
+	}
+	earlier, err := os.ReadFile(checkpoint)
+	if err != nil {
+		return nil, headgate.Invalidf("the checkpoint cannot be read: %w", err)
+	}
+	return func(w io.Writer) error { return cl.BundleFrom(ctx, release, earlier, w) }, nil
 }
 
 // writeFile writes a file whole or not at all.
