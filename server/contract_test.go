@@ -2,6 +2,8 @@ package server_test
 
 import (
 	"encoding/json"
+	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 )
@@ -125,6 +127,16 @@ func (w *world) summaryIsTheTenantsOwn(t *testing.T) {
 			t.Errorf("another tenant's %s is %v, want 0", at, other.in(at))
 		}
 	}
+	for _, name := range []string{`x",tenant_id=~".+`, `x"} or vector(7) #`, `.+`, `\`} {
+		tricky := w.data(t, w.do(t, "GET", path, nil, tenant(name)))
+		if tricky["tenant_id"] != name || tricky.in("api.total_jobs") != 0.0 {
+			t.Errorf("tenant %q sees %v jobs", name, tricky.in("api.total_jobs"))
+		}
+		tricky = w.data(t, w.do(t, "GET", path+"?queue_name="+url.QueryEscape(name), nil, tenant("dingxin")))
+		if tricky.in("worker.queue_pending") != 0.0 {
+			t.Errorf("queue %q holds %v", name, tricky.in("worker.queue_pending"))
+		}
+	}
 	if other.in("worker.queue_name") != "elsewhere" || other.in("cost.dataset_version") != "v1.0.0" {
 		t.Errorf("another tenant's summary: %v", other)
 	}
@@ -149,6 +161,11 @@ func (w *world) serviceIsForwarded(t *testing.T) {
 	}
 	if got := w.data(t, w.do(t, "GET", "/dlq/items", nil, tenant("acme"))); got["items"] == nil {
 		t.Errorf("dead letters %v", got)
+	}
+	for _, header := range []http.Header{nobody, {"Host": {"evil.example"}}} {
+		if a := w.do(t, "GET", "/dlq/items", nil, tenant("acme"), header); a.status != 401 {
+			t.Errorf("%v reads a tenant's dead letters: %s", header, a.raw)
+		}
 	}
 }
 

@@ -52,6 +52,7 @@ func (w *world) requestsKeepTheirIDs(t *testing.T) {
 			}
 		}
 	}
+	w.post(t, gatePath("cost"), passing("cost"), http.Header{"Content-Type": {"application/json; charset=utf-8"}})
 	first, second := w.do(t, "POST", path, passing("cost")), w.do(t, "POST", path, passing("cost"))
 	if first.Meta.RequestID == second.Meta.RequestID || first.Meta.TraceID == second.Meta.TraceID {
 		t.Errorf("two requests share ids: %+v", first.Meta)

@@ -171,7 +171,7 @@ func (s *Server) newPlane(dir string) (*control.Plane, error) {
 	}
 	return control.New(control.Options{
 		Settings: s.o.Settings, Store: s.db, Log: evidence.NewLog(s.db.EvidenceLog(), keys), Blobs: blobs, Rules: rules,
-		Dictionary: dict, Figures: s.metrics, Stories: stories{s.events}, Freshness: s.otlp.Freshness, Notify: s.notify,
+		Dictionary: dict, Figures: s.metrics, Stories: stories{s.events}, Freshness: s.freshness, Notify: s.notify,
 		Version: s.o.Version, Logger: s.o.Logger,
 	}), nil
 }
