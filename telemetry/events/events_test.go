@@ -3,10 +3,8 @@ package events_test
 import (
 	"bufio"
 	"context"
-	"database/sql"
 	"encoding/binary"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -379,79 +377,6 @@ func TestKill9LosesNothingAcknowledged(t *testing.T) {
 	}
 }
 
-// wideSpans makes spans of 20 attributes such as a service would send.
-func wideSpans(r *rand.Rand, n int) ptrace.Traces {
-	td := ptrace.NewTraces()
-	rs := td.ResourceSpans().AppendEmpty()
-	resource(rs.Resource(), "v1")
-	out := rs.ScopeSpans().AppendEmpty().Spans()
-	var id pcommon.TraceID
-	for i := range n {
-		if i%5 == 0 {
-			binary.BigEndian.PutUint64(id[:], r.Uint64())
-			binary.BigEndian.PutUint64(id[8:], r.Uint64())
-		}
-		s := out.AppendEmpty()
-		s.SetTraceID(id)
-		var sid pcommon.SpanID
-		binary.BigEndian.PutUint64(sid[:], r.Uint64())
-		s.SetSpanID(sid)
-		s.SetName([]string{"POST /api/v1/evaluations", "db.query", "parse", "retrieve", "score"}[i%5])
-		at := time.Now()
-		s.SetStartTimestamp(pcommon.NewTimestampFromTime(at))
-		s.SetEndTimestamp(pcommon.NewTimestampFromTime(at.Add(time.Duration(r.IntN(1e6)))))
-		a := s.Attributes()
-		a.PutStr("tenant_id", "tenant-"+strconv.Itoa(r.IntN(20)))
-		a.PutStr("request_id", "req_"+id.String()[:20])
-		a.PutStr("job_id", "job_"+id.String()[12:])
-		a.PutInt("http.response.status_code", 200)
-		for k := range 16 {
-			a.PutStr("attribute.number."+strconv.Itoa(k), "value-"+strconv.Itoa(r.IntN(8)))
-		}
-	}
-	return td
-}
-
-// BenchmarkIngestSpans measures durable spans per second and bytes on disk.
-func BenchmarkIngestSpans(b *testing.B) {
-	dir := b.TempDir()
-	s := open(b, dir, events.Options{})
-	const batch = 512
-	r := rand.New(rand.NewPCG(1, 2))
-	batches := make([]ptrace.Traces, 64)
-	for i := range batches {
-		batches[i] = wideSpans(r, batch)
-	}
-	var next sync.Mutex
-	n := 0
-	b.ResetTimer()
-	b.RunParallel(func(pb *testing.PB) {
-		for pb.Next() {
-			next.Lock()
-			td := batches[n%len(batches)]
-			n++
-			next.Unlock()
-			if _, err := s.AppendTraces(context.Background(), "", td); err != nil {
-				b.Error(err)
-				return
-			}
-		}
-	})
-	b.StopTimer()
-	b.ReportMetric(float64(n*batch)/b.Elapsed().Seconds(), "spans/s")
-	if err := s.Compact(); err != nil {
-		b.Fatal(err)
-	}
-	var size int64
-	files, _ := filepath.Glob(filepath.Join(dir, "*.db"))
-	for _, f := range files {
-		if info, err := os.Stat(f); err == nil {
-			size += info.Size()
-		}
-	}
-	b.ReportMetric(float64(size)/float64(n*batch), "disk-B/span")
-}
-
 func TestErrorsAreCountedByVersion(t *testing.T) {
 	t.Parallel()
 	s := open(t, t.TempDir(), events.Options{})
@@ -472,80 +397,5 @@ func TestErrorsAreCountedByVersion(t *testing.T) {
 	}
 	if _, err := s.Errors(t.Context(), events.ErrorQuery{}); err == nil {
 		t.Error("a query without a service was accepted")
-	}
-}
-
-func TestVerifyFindsAndRemovesDamage(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	s, err := events.Open(dir, events.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range 3 {
-		mustTraces(t, s, "", spans(i*10, 10, nil))
-	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if found, err := events.Verify(t.Context(), dir, false); err != nil || len(found) != 0 {
-		t.Fatalf("an intact store: %+v, %v", found, err)
-	}
-	files, err := filepath.Glob(filepath.Join(dir, "events-*.db"))
-	if err != nil || len(files) != 1 {
-		t.Fatal(files, err)
-	}
-	db, err := sql.Open("sqlite", files[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := db.Exec("UPDATE blocks SET data = substr(data, 1, length(data) - 3) WHERE id = 2"); err != nil {
-		t.Fatal(err)
-	}
-	if err := db.Close(); err != nil {
-		t.Fatal(err)
-	}
-	found, err := events.Verify(t.Context(), dir, true)
-	if err != nil || len(found) != 1 || found[0].Block != 2 || found[0].Rows != 10 || !found[0].Repaired {
-		t.Fatalf("found %+v, %v", found, err)
-	}
-	s = open(t, dir, events.Options{})
-	for request, want := range map[string]int{"req_0": 5, "req_2": 0, "req_4": 5} {
-		if got := find(t, s, telemetry.Query{RequestID: request}); len(got) != want {
-			t.Errorf("%s has %d spans, want %d", request, len(got), want)
-		}
-	}
-	if _, err := events.Verify(t.Context(), t.TempDir(), false); err == nil {
-		t.Error("an empty folder was verified")
-	}
-}
-
-// BenchmarkFind measures look-ups among 200 000 packed spans.
-func BenchmarkFind(b *testing.B) {
-	s := open(b, b.TempDir(), events.Options{})
-	r := rand.New(rand.NewPCG(3, 4))
-	var traces, jobs []string
-	for range 200_000 / 512 {
-		td := wideSpans(r, 512)
-		id := td.ResourceSpans().At(0).ScopeSpans().At(0).Spans().At(r.IntN(512)).TraceID().String()
-		traces, jobs = append(traces, id), append(jobs, "job_"+id[12:])
-		mustTraces(b, s, "", td)
-	}
-	if err := s.Compact(); err != nil {
-		b.Fatal(err)
-	}
-	for name, q := range map[string]func(i int) telemetry.Query{
-		"trace": func(i int) telemetry.Query { return telemetry.Query{TraceID: traces[i%len(traces)]} },
-		"job":   func(i int) telemetry.Query { return telemetry.Query{JobID: jobs[i%len(jobs)]} },
-	} {
-		b.Run(name, func(b *testing.B) {
-			n := 0
-			for b.Loop() {
-				if got := find(b, s, q(n)); len(got) < 2 {
-					b.Fatalf("%d spans", len(got))
-				}
-				n++
-			}
-		})
 	}
 }
