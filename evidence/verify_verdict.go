@@ -6,6 +6,7 @@ import (
 	"math"
 	"reflect"
 	"slices"
+	"time"
 
 	"github.com/headgate/headgate"
 )
@@ -248,8 +249,9 @@ func (v *verification) checkExports() {
 	}
 }
 
-// checkOutcome refuses a promotion that the gates do not bear out. What a gate
-// said once the release had all traffic is not what admitted it.
+// checkOutcome refuses a promotion that neither the gates nor an override bear
+// out. What a gate said once the release had all traffic is not what admitted
+// it.
 func (v *verification) checkOutcome() {
 	if v.manifest.Release.Outcome != headgate.Promoted {
 		return
@@ -257,7 +259,13 @@ func (v *verification) checkOutcome() {
 	full := v.fullAt()
 	last := latest(slices.DeleteFunc(slices.Clone(v.decisions), func(d decided) bool { return d.index > full }))
 	for _, g := range headgate.GateD() {
-		switch d, ok := last[g]; {
+		d, ok := last[g]
+		if o := v.override(g, full); o != nil && (!ok || d.Declared || d.Verdict != headgate.Pass) {
+			v.note("gate %s did not pass: %s and %s let the release pass it until %s (%s)", g, printable(o.RequestedBy), printable(o.ApprovedBy),
+				o.ExpiresAt.UTC().Format(time.RFC3339), printable(o.Reason))
+			continue
+		}
+		switch {
 		case !ok:
 			v.find(FindingOutcome, manifestMember, "the release was promoted without a decision of gate %s", g)
 		case d.Declared:
@@ -266,6 +274,43 @@ func (v *verification) checkOutcome() {
 			v.find(FindingOutcome, manifestMember, "the release was promoted although the last decision of gate %s was %q", g, d.Verdict)
 		}
 	}
+}
+
+// override returns an override of a gate that two people granted in time and
+// that still held when the release was admitted to users. There is none of the
+// security gate.
+func (v *verification) override(g headgate.Gate, before int64) *Override {
+	if g == headgate.GateSecurity {
+		return nil
+	}
+	admitted := v.admittedAt()
+	for _, s := range v.statements {
+		var o Override
+		if s.PredicateType != TypeOverride || s.index > before || json.Unmarshal(s.Predicate, &o) != nil || o.Gate != g {
+			continue
+		}
+		twoPeople := o.RequestedBy != "" && o.ApprovedBy != "" && o.RequestedBy != o.ApprovedBy
+		short := !o.ExpiresAt.After(o.RequestedAt.Add(maxOverride))
+		if twoPeople && short && o.Reason != "" && !admitted.IsZero() && !o.Time.After(admitted) && admitted.Before(o.ExpiresAt.Add(clockSkew)) {
+			return &o
+		}
+	}
+	return nil
+}
+
+// maxOverride is how long an override may last.
+const maxOverride = 24 * time.Hour
+
+// admittedAt is when stage rollout passed; zero when nothing says so.
+func (v *verification) admittedAt() time.Time {
+	for _, s := range v.statements {
+		var r StageResult
+		if s.PredicateType == TypeStageResult && json.Unmarshal(s.Predicate, &r) == nil && r.Stage == headgate.StageRollout &&
+			r.Verdict == headgate.Pass && r.Facts["gate"] == nil {
+			return r.EndedAt
+		}
+	}
+	return time.Time{}
 }
 
 // fullAt returns the place in the log of the result of stage full.

@@ -12,6 +12,7 @@ one's own written in CEL, and it says so. Exit status: 0 all holds, 1 findings,
 """
 import argparse
 import base64
+import datetime
 import hashlib
 import json
 import sys
@@ -117,6 +118,12 @@ def digest(content):
     return "sha256:" + hashlib.sha256(content).hexdigest()
 
 
+def instant(text):
+    """A time in UTC; what is below a microsecond decides nothing."""
+    whole, _, fraction = text.rstrip("Z").partition(".")
+    return datetime.datetime.fromisoformat(whole) + datetime.timedelta(microseconds=int(fraction[:6].ljust(6, "0")))
+
+
 class Key:
     """A note verifier key: name+hash+base64(0x01 || 32 bytes)."""
 
@@ -143,7 +150,7 @@ class Verification:
         self.keys = {k.id: k for k in keys} or own
         if not keys:
             self.notes.append("no key was given with --key: signatures were checked against the bundle's own keys")
-        self.decisions, self.full = {}, False
+        self.decisions, self.overrides, self.admitted, self.full = {}, [], None, False
 
     def folder(self, prefix):
         return sorted(n for n in self.members if n.startswith(prefix))
@@ -205,7 +212,18 @@ class Verification:
         for gate in ("quality", "performance", "security", "cost") if release.get("outcome") == "promoted" else ():
             last = self.decisions.get(gate)
             if last is None or last["verdict"] != "pass" or last.get("declared"):
+                if any(self.override_holds(o, gate) for o in self.overrides):
+                    self.notes.append(f"gate {gate} did not pass: two people let the release pass it")
+                    continue
                 self.find("OUTCOME_UNSUPPORTED", "manifest.dsse.json", f"the release was promoted without a pass of gate {gate}")
+
+    def override_holds(self, o, gate):
+        """Two people let a gate pass, never security, before the release met users and until after."""
+        people, day = {o["requested_by"], o["approved_by"]} - {""}, datetime.timedelta(hours=24)
+        if o["gate"] != gate or gate == "security" or len(people) != 2 or not o["reason"] or self.admitted is None:
+            return False
+        asked, granted, until = (instant(o[k]) for k in ("requested_at", "time", "expires_at"))
+        return until <= asked + day and granted <= self.admitted < until + datetime.timedelta(minutes=1)
 
     def check_manifest(self):
         if "manifest.dsse.json" not in self.members:
@@ -282,8 +300,12 @@ class Verification:
         for d in needed:
             if "blobs/sha256/" + d.split(":")[-1] not in self.members:
                 self.find("MEMBER_MISSING", "blobs/sha256/" + d.split(":")[-1], f"statement {index} rests on it")
-        if statement["predicateType"].endswith("/stage-result/v1") and predicate["stage"] == "full":
-            self.full = True
+        if statement["predicateType"].endswith("/stage-result/v1"):
+            self.full = self.full or predicate["stage"] == "full"
+            if predicate["stage"] == "rollout" and predicate["verdict"] == "pass" and "gate" not in (predicate.get("facts") or {}):
+                self.admitted = self.admitted or instant(predicate["ended_at"])
+        if statement["predicateType"].endswith("/override/v1") and not self.full:
+            self.overrides.append(predicate)
         if statement["predicateType"].endswith("/gate-decision/v1"):
             if not self.full:  # later decisions did not admit the release
                 self.decisions[predicate["gate"]] = predicate
