@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb"
@@ -42,7 +43,7 @@ func block(t *testing.T, dir string, from time.Time) string {
 		for m := range 120 {
 			points = append(points, sample{at: from.Add(time.Duration(m) * time.Minute).UnixMilli(), value: float64(i * m)})
 		}
-		all = append(all, storage.NewListSeries(labels.FromStrings(labels.MetricName, "x", "i", strings.Repeat("i", i+1)), points))
+		all = append(all, storage.NewListSeries(labels.FromStrings(model.MetricNameLabel, "x", "i", strings.Repeat("i", i+1)), points))
 	}
 	path, err := tsdb.CreateBlock(all, dir, (24 * time.Hour).Milliseconds(), slog.New(slog.DiscardHandler))
 	if err != nil {

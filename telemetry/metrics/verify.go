@@ -107,12 +107,12 @@ func checkBlock(ctx context.Context, log *slog.Logger, path string) (samples int
 	if err != nil {
 		return samples, err
 	}
-	defer ir.Close()
+	defer func() { err = errors.Join(err, ir.Close()) }()
 	cr, err := b.Chunks()
 	if err != nil {
 		return samples, err
 	}
-	defer cr.Close()
+	defer func() { err = errors.Join(err, cr.Close()) }()
 
 	name, value := index.AllPostingsKey()
 	postings, err := ir.Postings(ctx, name, value)
