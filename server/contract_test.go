@@ -203,7 +203,16 @@ func (w *world) releasesAreTheirTenants(t *testing.T) {
 		}
 		w.refuse(t, "POST", "/internal"+path, body.with("release_id", id), 404, "RELEASE_NOT_FOUND", other)
 	}
-	w.refuse(t, "POST", "/releases/"+id+"/abort", object{"reason": "not mine"}, 404, "RELEASE_NOT_FOUND", other)
+	for path, body := range map[string]object{
+		"/abort": {"reason": "not mine"}, "/approve": {"reason": "not mine"}, "/gates/cost/evaluate": nil, "/bundle": nil,
+		"/stages/build": {"verdict": "pass"}, "/overrides": {"gate": "cost", "reason": "not mine", "expires_s": 60},
+		"/evidence?gate=security&format=gitleaks&name=a.json": nil,
+	} {
+		w.refuse(t, "POST", "/releases/"+id+path, body, 404, "RELEASE_NOT_FOUND", other)
+	}
+	for _, path := range []string{"/overrides", "/errors"} {
+		w.refuse(t, "GET", "/releases/"+id+path, nil, 404, "RELEASE_NOT_FOUND", other)
+	}
 	if a := w.do(t, "POST", "/releases", req, other); a.status != 409 || a.code() != "IDEMPOTENCY_CONFLICT" {
 		t.Errorf("a release of the same id by another tenant: %d %s", a.status, a.raw)
 	}

@@ -151,6 +151,35 @@ func (w *world) tenantsOnlyNarrow(t *testing.T) {
 	}
 }
 
+// rolesDoWhatTheyAreFor: everybody reads, and each role does its own.
+func (w *world) rolesDoWhatTheyAreFor(t *testing.T) {
+	w.startRelease(t, "rel-roles", "v1.1.0")
+	reason := object{"reason": "a test of roles"}
+	for _, tt := range []struct {
+		method, path string
+		body         object
+		by           access.Role
+	}{
+		{"GET", "/releases", nil, access.Viewer},
+		{"GET", "/releases/rel-roles", nil, access.Viewer},
+		{"GET", "/releases/rel-roles/events", nil, access.Viewer},
+		{"GET", "/rules", nil, access.Viewer},
+		{"POST", "/releases/rel-roles/stages/build", object{"verdict": "pass"}, access.Releaser},
+		{"POST", "/releases/rel-roles/approve", reason, access.Approver},
+		{"POST", "/releases/rel-roles/overrides", object{"gate": "cost", "reason": "a test of roles", "expires_s": 60}, access.Approver},
+		{"POST", "/releases/rel-roles/abort", reason, access.Releaser},
+	} {
+		for _, role := range []access.Role{access.Viewer, access.Releaser, access.Approver} {
+			if role != tt.by && tt.by != access.Viewer {
+				w.refuse(t, tt.method, tt.path, tt.body, 403, "AUTH_FORBIDDEN", nobody, bearer(w.token(t, role)))
+			}
+		}
+		if a := w.do(t, tt.method, tt.path, tt.body, nobody, bearer(w.token(t, tt.by))); a.status >= 300 {
+			t.Errorf("%s %s as %s: %d %s", tt.method, tt.path, tt.by, a.status, a.raw)
+		}
+	}
+}
+
 const secret = "sk-live-4f9a7c1e-do-not-repeat"
 
 // Whatever is wrong with a request, nothing of it comes back or is logged.

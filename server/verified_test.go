@@ -27,6 +27,7 @@ func TestProduction(t *testing.T) {
 	t.Run("the debug header means nothing", w.debugHeaderMeansNothing)
 	t.Run("internal is for operators", w.internalIsForOperators)
 	t.Run("tenants only narrow", w.tenantsOnlyNarrow)
+	t.Run("roles do what they are for", w.rolesDoWhatTheyAreFor)
 	t.Run("pages need a login", w.pagesNeedALogin)
 	t.Run("stale cookies lead to the login", w.staleCookiesLeadToTheLogin)
 	t.Run("no evidence, no release", w.noEvidenceNoRelease)
