@@ -29,6 +29,7 @@ import (
 	"github.com/headgate/headgate/incident"
 	"github.com/headgate/headgate/pipeline"
 	"github.com/headgate/headgate/store/sqlite"
+	"github.com/headgate/headgate/telemetry"
 	"github.com/headgate/headgate/telemetry/events"
 	"github.com/headgate/headgate/telemetry/metrics"
 	"github.com/headgate/headgate/telemetry/otlp"
@@ -61,16 +62,17 @@ type Options struct {
 
 // Server is a control plane that runs.
 type Server struct {
-	o       Options
-	db      *sqlite.DB
-	metrics *metrics.Store
-	events  *events.Store
-	alerts  *incident.Notifier
-	otlp    *otlp.Receiver
-	plane   *control.Plane
-	engine  *pipeline.Engine
-	proxy   *proxy.Proxy
-	http    *http.Server
+	o        Options
+	db       *sqlite.DB
+	metrics  *metrics.Store
+	events   *events.Store
+	arrivals *arrivals
+	alerts   *incident.Notifier
+	otlp     *otlp.Receiver
+	plane    *control.Plane
+	engine   *pipeline.Engine
+	proxy    *proxy.Proxy
+	http     *http.Server
 
 	addr      string
 	proxyAddr string
@@ -107,8 +109,11 @@ func (s *Server) open(ctx context.Context) error {
 	if s.events, err = events.Open(filepath.Join(dir, "events"), events.Options{Logger: s.o.Logger}); err != nil {
 		return err
 	}
+	s.arrivals = &arrivals{MetricSink: s.metrics, last: map[telemetry.Source]time.Time{}}
 	s.otlp = &otlp.Receiver{
-		Metrics: s.metrics, Logs: s.events, Traces: s.events, Logger: s.o.Logger, Authenticate: s.authenticateTelemetry(),
+		Metrics: s.arrivals, Logs: s.events, Traces: s.events, Logger: s.o.Logger, Authenticate: s.authenticateTelemetry(),
+		// Gates read the receiver's own counters too, and wait for them.
+		ReportEvery: time.Second,
 	}
 	if s.alerts, err = incident.New(incident.Config{Webhook: s.o.Settings.AlertWebhook, Logger: s.o.Logger}); err != nil {
 		return err

@@ -3,7 +3,6 @@ package server
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httputil"
@@ -79,26 +78,6 @@ func (s *Server) router(svc config.Service) (rollout.Router, error) {
 	}
 	s.proxy = p
 	return p, nil
-}
-
-// freshness is the time of the newest sample that a version sent from where
-// users are. A staging instance of the same version that goes on sending does
-// not speak for one that users meet and that is silent.
-func (s *Server) freshness(service, version string) (time.Time, bool) {
-	svc, err := s.plane.Service(service)
-	if err != nil {
-		return time.Time{}, false
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	// What the receiver itself counts in a version's name is no sign of life.
-	query := fmt.Sprintf(`max(timestamp({service_name=%q,service_version=%q,deployment_environment_name=%q,instance!="headgate"}))`,
-		service, version, svc.Environments.Production)
-	seconds, ok, err := s.metrics.Number(ctx, query, time.Now())
-	if err != nil {
-		s.o.Logger.WarnContext(ctx, "the metric store does not say when telemetry last came", slog.String("service", service), slog.Any("error", err))
-	}
-	return time.UnixMilli(int64(seconds * 1000)), ok && err == nil
 }
 
 // keepEvery is how often routers are compared with the database.
