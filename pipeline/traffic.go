@@ -64,6 +64,9 @@ func (e *Engine) tick(ctx context.Context, r Record, now time.Time) error {
 	obs := e.observe(ctx, r)
 	t := makeTick(r, now, counts, obs, err != nil)
 	d := j.Observe(t)
+	if obs.Stale != "" && d.Verdict == headgate.Broken && d.Action != canary.Rollback {
+		d.Reason = "Nothing can be judged: " + obs.Stale + "."
+	}
 
 	c := Commit{Record: r, ClaimedGen: r.Gen, Ticks: []TickRow{{Seq: r.State.Ticks + 1, Tick: t, Decision: d}}}
 	c.Record.State.Ticks++
