@@ -137,3 +137,23 @@ func TestOpenAPIDescribesTheErrorEnvelope(t *testing.T) {
 		}
 	}
 }
+
+// TestEveryPathIsDocumented keeps docs/api.md whole.
+func TestEveryPathIsDocumented(t *testing.T) {
+	t.Parallel()
+	doc, err := openapi3.NewLoader().LoadFromData(document(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile(filepath.Join("..", "docs", "api.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, item := range doc.Paths.Map() {
+		for method := range item.Operations() {
+			if line := "`" + method + " " + strings.TrimPrefix(path, "/api/v1") + "`"; !strings.Contains(string(page), line) {
+				t.Errorf("docs/api.md says nothing of %s", line)
+			}
+		}
+	}
+}
