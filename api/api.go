@@ -40,6 +40,9 @@ type Options struct {
 	// Prometheus serves Prometheus's query API for what authorize lets a
 	// request see: one tenant, or all with "".
 	Prometheus func(authorize func(*http.Request) (tenant string, err error)) http.Handler
+	// Measured, if set, is told of every answered request: the pattern that
+	// matched, empty for none, never the path. It must not block.
+	Measured func(method, route string, status int, took time.Duration)
 	// Forward, if set, answers what belongs to the service behind the proxy.
 	Forward http.Handler
 }
@@ -74,7 +77,7 @@ func New(o Options) http.Handler {
 			mux.HandleFunc("/api/v1/"+p, s.forward)
 		}
 	}
-	return drain(s.identify(s.recoverPanics(s.authenticate(s.forwardJobs(s.route(mux))))))
+	return drain(s.measure(mux, s.identify(s.recoverPanics(s.authenticate(s.forwardJobs(s.route(mux)))))))
 }
 
 // forwardJobs lets a development server answer for the jobs of the service

@@ -6,6 +6,7 @@ import (
 	"html/template"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/headgate/headgate"
@@ -22,6 +23,7 @@ var pageTemplates = template.Must(template.ParseFS(templates, "templates/*.html"
 func (s *server) pages(mux *http.ServeMux) {
 	mux.HandleFunc("GET /{$}", guard(s.reader(s.index)))
 	mux.HandleFunc("GET /releases/{id}", guard(s.reader(s.releasePage)))
+	mux.HandleFunc("GET /trace/{id}", guard(s.reader(s.tracePage)))
 	mux.HandleFunc("GET /login", guard(s.loginForm))
 	mux.HandleFunc("POST /login", guard(s.login))
 }
@@ -95,6 +97,9 @@ func (s *server) releasePage(w http.ResponseWriter, r *http.Request, who access.
 		WriteError(w, r, err)
 		return
 	}
+	if rb := rel.Rollback; rb != nil && rb.TraceID != "" {
+		rb.TraceURL = baseURL(r) + "/trace/" + url.PathEscape(rb.TraceID)
+	}
 	var b bytes.Buffer
 	switch r.URL.Query().Get("format") {
 	case "json":
@@ -109,6 +114,33 @@ func (s *server) releasePage(w http.ResponseWriter, r *http.Request, who access.
 	if err != nil {
 		WriteError(w, r, err)
 		return
+	}
+	_, _ = w.Write(b.Bytes()) // the client is gone if this fails
+}
+
+// baseURL is where the reader reached this server, so that a link also works
+// from a page that was saved.
+func baseURL(r *http.Request) string {
+	if r.TLS != nil || r.Header.Get("X-Forwarded-Proto") == "https" {
+		return "https://" + r.Host
+	}
+	return "http://" + r.Host
+}
+
+// tracePage shows the story of one request from any of its identifiers.
+func (s *server) tracePage(w http.ResponseWriter, r *http.Request, who access.Identity) {
+	found, err := s.Plane.Story(r.Context(), who, r.PathValue("id"), "")
+	if err != nil {
+		WriteError(w, r, err)
+		return
+	}
+	var b bytes.Buffer
+	if err := found.WriteHTML(&b, string(language(r))); err != nil {
+		WriteError(w, r, err)
+		return
+	}
+	if found.MatchedBy == "" {
+		w.WriteHeader(http.StatusNotFound)
 	}
 	_, _ = w.Write(b.Bytes()) // the client is gone if this fails
 }

@@ -10,10 +10,10 @@ import (
 	"github.com/headgate/headgate/access"
 	"github.com/headgate/headgate/control"
 	"github.com/headgate/headgate/telemetry"
-	"github.com/headgate/headgate/telemetry/timeline"
 )
 
 type timelineInput struct {
+	ID        string `query:"id" maxLength:"200" doc:"Any of the four below; they are tried in turn."`
 	TraceID   string `query:"trace_id" maxLength:"200"`
 	RequestID string `query:"request_id" maxLength:"200"`
 	JobID     string `query:"job_id" maxLength:"200"`
@@ -28,15 +28,19 @@ type errorsInput struct {
 
 func (s *server) registerTelemetry(a huma.API) {
 	huma.Register(a, op(http.MethodGet, "/timeline", "timeline", "The story of one request from any of its identifiers"),
-		func(ctx context.Context, in *timelineInput) (*reply[timeline.Timeline], error) {
+		func(ctx context.Context, in *timelineInput) (*reply[control.Story], error) {
 			who, err := must(ctx, access.Viewer)
 			if err != nil {
-				return answer(ctx, timeline.Timeline{}, err)
+				return answer(ctx, control.Story{}, err)
+			}
+			if in.ID != "" {
+				found, err := s.Plane.Story(ctx, who, in.ID, in.TenantID)
+				return answer(ctx, found, err)
 			}
 			t, err := s.Plane.Timeline(ctx, who, telemetry.Query{
 				TraceID: in.TraceID, RequestID: in.RequestID, JobID: in.JobID, ErrorCode: in.ErrorCode, TenantID: in.TenantID,
 			})
-			return answer(ctx, t, err)
+			return answer(ctx, control.Story{Timeline: t}, err)
 		})
 	huma.Register(a, op(http.MethodGet, "/releases/{id}/errors", "release-errors", "What fails more on a release than on stable"),
 		func(ctx context.Context, in *errorsInput) (*reply[control.ErrorReport], error) {

@@ -24,7 +24,7 @@ type Stories interface {
 // caller who is confined to tenants sees the one it acts for.
 func (p *Plane) Timeline(ctx context.Context, who access.Identity, q telemetry.Query) (timeline.Timeline, error) {
 	if q.TraceID == "" && q.RequestID == "" && q.JobID == "" && q.ErrorCode == "" {
-		return timeline.Timeline{}, headgate.Invalidf("give one of trace_id, request_id, job_id or error_code")
+		return timeline.Timeline{}, headgate.Invalidf("give one of trace_id, request_id, job_id or error_code, or an id that is any of them")
 	}
 	tenant, err := who.Scope(q.TenantID)
 	if err != nil {
@@ -32,6 +32,38 @@ func (p *Plane) Timeline(ctx context.Context, who access.Identity, q telemetry.Q
 	}
 	q.TenantID = tenant
 	return timeline.Build(ctx, p.o.Stories, q)
+}
+
+// Story is a timeline, and what led to it.
+type Story struct {
+	// MatchedBy says what the identifier was: trace_id, request_id, job_id or
+	// error_code; empty when nothing is known of it.
+	MatchedBy string `json:"matched_by,omitempty"`
+	timeline.Timeline
+}
+
+// Story tells the story of one request from an identifier of any kind: the
+// kinds are tried in turn. Who may see what is as with [Plane.Timeline].
+func (p *Plane) Story(ctx context.Context, who access.Identity, id, tenant string) (Story, error) {
+	var found Story
+	for _, try := range []struct {
+		by string
+		q  telemetry.Query
+	}{
+		{"trace_id", telemetry.Query{TraceID: id}}, {"request_id", telemetry.Query{RequestID: id}},
+		{"job_id", telemetry.Query{JobID: id}}, {"error_code", telemetry.Query{ErrorCode: id}},
+	} {
+		try.q.TenantID = tenant
+		t, err := p.Timeline(ctx, who, try.q)
+		if err != nil {
+			return Story{}, err
+		}
+		if found.Timeline = t; len(t.Entries) > 0 {
+			found.MatchedBy = try.by
+			break
+		}
+	}
+	return found, nil
 }
 
 // ErrorReport is what fails more on a release than on stable.
@@ -95,6 +127,10 @@ func (p *Plane) compareErrors(ctx context.Context, rec pipeline.Record, tenant s
 	return out, nil
 }
 
+// rollbackExplained is the kind of the event that says why, and with which
+// trace as its example.
+const rollbackExplained = "rollback_explained"
+
 // explainTimeout bounds how long a rollback looks for its reason.
 const explainTimeout = 3 * time.Second
 
@@ -110,7 +146,7 @@ func (p *Plane) explain(ctx context.Context, r pipeline.Record) {
 	rep, err := p.compareErrors(ctx, r, "", from, p.o.Now())
 	if err == nil && rep.Reason != "" {
 		err = p.record(ctx, r.ID+"/explained", headgate.Event{
-			Kind: "rollback_explained", ReleaseID: r.ID, Service: r.Service, TenantID: r.TenantID, Actor: "headgate",
+			Kind: rollbackExplained, ReleaseID: r.ID, Service: r.Service, TenantID: r.TenantID, Actor: "headgate",
 			Stage: r.Stage, Message: rep.Reason, Data: map[string]any{"trace_id": rep.Changes[0].TraceID},
 		})
 	}

@@ -51,6 +51,8 @@ func newFakeServer(t *testing.T) string {
 		_, _ = fmt.Sscan(req.URL.Query().Get("after"), &after)
 		return r.events[after:]
 	}))
+	mux.HandleFunc("GET /api/v1/releases/{id}/errors", f.of(fakeErrors))
+	mux.HandleFunc("GET /api/v1/timeline", fakeTimeline)
 	mux.HandleFunc("POST /api/v1/releases/{id}/stages/{stage}", f.of(stage))
 	mux.HandleFunc("POST /api/v1/releases/{id}/evidence", f.of(addFake))
 	mux.HandleFunc("POST /api/v1/releases/{id}/abort", f.of(func(r *fakeRelease, req *http.Request) any {
