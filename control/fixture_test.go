@@ -37,6 +37,7 @@ var (
 type fixture struct {
 	*control.Plane
 	db      *sqlite.DB
+	dir     string
 	now     time.Time
 	figures *figures
 	service *things
@@ -45,10 +46,9 @@ type fixture struct {
 
 func newFixture(t *testing.T, change func(*config.Service)) *fixture {
 	t.Helper()
-	f := &fixture{now: start, figures: &figures{}, service: newThings(t), router: &router{}}
-	dir := t.TempDir()
+	f := &fixture{now: start, dir: t.TempDir(), figures: &figures{}, service: newThings(t), router: &router{}}
 	var err error
-	if f.db, err = sqlite.Open(t.Context(), dir); err != nil {
+	if f.db, err = sqlite.Open(t.Context(), f.dir); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -56,25 +56,7 @@ func newFixture(t *testing.T, change func(*config.Service)) *fixture {
 			t.Error(err)
 		}
 	})
-	keys, err := evidence.OpenKeyring(filepath.Join(dir, "keys"), "test")
-	if err != nil {
-		t.Fatal(err)
-	}
-	blobs, err := evidence.OpenBlobs(filepath.Join(dir, "blobs"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	dict, err := dictionary.Load("bea")
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.Plane = control.New(control.Options{
-		Settings: config.DefaultSettings(), Store: f.db, Log: evidence.NewLog(f.db.EvidenceLog(), keys), Blobs: blobs,
-		Rules: gate.DefaultRules(), Dictionary: dict, Figures: f.figures,
-		Freshness: func(string, string) (time.Time, bool) { return f.now, true },
-		Notify:    func(headgate.Event) {}, Version: "test", Logger: slog.New(slog.DiscardHandler),
-		Now: func() time.Time { return f.now },
-	})
+	f.Plane = f.plane(t, gate.DefaultRules())
 	svc, err := config.Parse("headgate.yaml", fmt.Appendf(nil, description, f.service.URL, f.service.URL, f.service.URL))
 	if err != nil {
 		t.Fatal(err)
@@ -90,6 +72,30 @@ func newFixture(t *testing.T, change func(*config.Service)) *fixture {
 		t.Fatal(err)
 	}
 	return f
+}
+
+// plane is a plane over the fixture's database.
+func (f *fixture) plane(t *testing.T, rules gate.RuleSet) *control.Plane {
+	t.Helper()
+	keys, err := evidence.OpenKeyring(filepath.Join(f.dir, "keys"), "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blobs, err := evidence.OpenBlobs(filepath.Join(f.dir, "blobs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dict, err := dictionary.Load("bea")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return control.New(control.Options{
+		Settings: config.DefaultSettings(), Store: f.db, Log: evidence.NewLog(f.db.EvidenceLog(), keys), Blobs: blobs,
+		Rules: rules, Dictionary: dict, Figures: f.figures,
+		Freshness: func(string, string) (time.Time, bool) { return f.now, true },
+		Notify:    func(headgate.Event) {}, Version: "test", Logger: slog.New(slog.DiscardHandler),
+		Now: func() time.Time { return f.now },
+	})
 }
 
 const description = `name: things

@@ -143,6 +143,14 @@ func (p *Plane) ProposeRules(ctx context.Context, who access.Identity, src []byt
 	if err != nil {
 		return RuleChange{}, err
 	}
+	// Nobody but headgate.yaml gives the first rules.
+	if first, err := p.o.Store.RulesInForce(ctx); err != nil {
+		return RuleChange{}, err
+	} else if first == "" {
+		if err := p.AdoptRules(ctx); err != nil {
+			return RuleChange{}, err
+		}
+	}
 	now, err := p.rules(ctx)
 	if err != nil {
 		return RuleChange{}, err
