@@ -127,6 +127,12 @@ func (s *service) reference(namespace string) *service {
 		number("headgate.gen_ai.unpriced", 40, attrs{"gen_ai.token.type": "input", "gen_ai.request.model": "other"}).
 		histogram("headgate.gen_ai.evaluation.score", 0.5, attrs{"gen_ai.evaluation.name": "Relevance"}).
 		number("headgate.redaction.hits", 0, attrs{"signal": "logs"}).
+		number("headgate.decisions", 30, attrs{"event_kind": "canary_verdict", "stage": "canary", "verdict": "pass"}).
+		number("headgate.gate.evaluations", 12, attrs{"verdict": "pass"}).
+		histogram("headgate.canary.tick.duration", 0.01, nil).
+		histogram("headgate.rollback.duration", 10, attrs{"outcome": "restored"}).
+		number("headgate.queue.depth", 5, attrs{"queue_name": "jobs"}).
+		histogram("headgate.http.request.duration", 0.1, attrs{"http.route": "/api/v1/releases"}).
 		number("headgate.telemetry.received", 60, attrs{"signal": "logs"}).
 		number("headgate.telemetry.dropped", 6, attrs{"reason": "logs/refused"})
 }
@@ -165,6 +171,8 @@ func TestEveryFigureFromOTLP(t *testing.T) {
 				"retrying_jobs": 2, "dlq_open": 3, "outbox_pending": 4, "queue_pending": 7,
 				"report_count": 100, "citation_coverage_avg": 0.6, "parse_runs_total": 100,
 				"model_cost_total": 0.25, "unpriced_tokens": 40, "evaluation_score_avg": 0.6,
+				"control_decision_rate": 0.5, "gate_evaluation_rate": 0.2, "canary_tick_p95_s": 0.02, "rollback_p95_s": 20,
+				"control_queue_depth": 5, "control_api_p95_s": 0.2,
 				"telemetry_received_rate": 1, "telemetry_dropped_rate": 0.1,
 			}
 			scope := dictionary.Scope{Tenant: "acme", Service: "bidding", Version: "v2", Environment: "staging", Queue: "jobs", Window: time.Minute}

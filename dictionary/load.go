@@ -386,7 +386,7 @@ func validDirection(d Direction) bool {
 	return d == HigherIsBetter || d == LowerIsBetter || d == Neutral
 }
 
-var groups = []string{"api", "cost", "parse_retrieval", "quality", "security", "slo", "worker"}
+var groups = []string{"api", "cost", "headgate", "parse_retrieval", "quality", "security", "slo", "worker"}
 
 var validFigure = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
 
