@@ -103,6 +103,10 @@ type LatencyRule struct {
 	// Margin is the slowdown that does not matter in practice; it is rounded
 	// up to whole buckets of 5 %.
 	Margin float64 `json:"margin" yaml:"margin"`
+	// FloorSeconds is a latency up to which all are alike, because nobody
+	// notices: a cold cache that makes half a millisecond of a quarter is no
+	// regression. Zero compares everything.
+	FloorSeconds float64 `json:"floor_s" yaml:"floor_s"`
 	// TailRatio is the odds ratio of requests above a frozen quantile that does
 	// not matter in practice.
 	TailRatio float64 `json:"tail_ratio" yaml:"tail_ratio"`
@@ -142,7 +146,7 @@ func DefaultConfig() Config {
 		NegligibleErrorRate: 0.001, MinErrors: 3,
 		TickSeconds: 2, BlockSeconds: 6, CapBlocks: 4.4, SuddenBlockSeconds: 2, SuddenCapBlocks: 4.7, Hazard: 1.0 / 60, Tempering: 1,
 		Weights:      Weights{Errors: 0.7, Latency: 0.2, Cost: 0.1},
-		Latency:      LatencyRule{Margin: 0.05, TailRatio: 1.25},
+		Latency:      LatencyRule{Margin: 0.05, FloorSeconds: 0.005, TailRatio: 1.25},
 		Cost:         CostRule{Margin: 0.05},
 		SLOErrorRate: 0.01, KillErrorRate: 0.144, ConsecutiveThreshold: 2,
 		MinDurationSeconds: 60, WarmUpSeconds: 10, BrokenGraceSeconds: 600,
@@ -181,6 +185,7 @@ func (c Config) Validate() error {
 		{"weights.cost", c.Weights.Cost, c.Weights.Cost >= 0, "at least 0"},
 		{"weights", c.Weights.sum(), math.Abs(c.Weights.sum()-1) < 1e-9, "1 in sum"},
 		{"latency.margin", c.Latency.Margin, c.Latency.Margin >= 0 && c.Latency.Margin <= 10, "between 0 and 10"},
+		{"latency.floor_s", c.Latency.FloorSeconds, c.Latency.FloorSeconds >= 0 && c.Latency.FloorSeconds <= 60, "between 0 and 60"},
 		{"latency.tail_ratio", c.Latency.TailRatio, c.Latency.TailRatio >= 1 && c.Latency.TailRatio <= 100, "between 1 and 100"},
 		{"cost.margin", c.Cost.Margin, c.Cost.Margin >= 0 && c.Cost.Margin <= 10, "between 0 and 10"},
 		{"cost.bound", c.Cost.Bound, c.Cost.Bound >= 0 && !math.IsInf(c.Cost.Bound, 0), "at least 0"},

@@ -17,7 +17,7 @@ type costTest struct {
 	bet       *mixture
 
 	sumC, sumS float64
-	nc, ns     int64
+	nc         int64
 }
 
 const (

@@ -211,6 +211,39 @@ func sampleLatency(rng *rand.Rand, n int64, slowdown float64) canary.Histogram {
 	return h
 }
 
+// A candidate twice as slow as stable is no regression while both are faster
+// than anybody notices, and is one above that.
+func TestNobodyNoticesLatenciesBelowTheFloor(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name              string
+		stable, candidate float64 // seconds
+		want              headgate.Verdict
+	}{
+		{"cold cache", 0.0005, 0.001, headgate.Pass},
+		{"slow", 0.02, 0.04, headgate.Fail},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			tr := newTraffic(7, 200, 0.3, 0.005, 0.005)
+			j := newJudge(t, func(c *canary.Config) { c.WarmUpSeconds = 0 })
+			var d canary.Decision
+			for tr.elapsed() < 20*time.Minute && (d.Verdict == "" || d.Verdict == headgate.Insufficient) {
+				tick := tr.next()
+				for i := range tick.Strata {
+					s := &tick.Strata[i]
+					s.Stable.Latency = canary.Histogram{{int64(canary.BucketOf(tc.stable)), s.Stable.Requests}}
+					s.Candidate.Latency = canary.Histogram{{int64(canary.BucketOf(tc.candidate)), s.Candidate.Requests}}
+				}
+				d = j.Observe(tick)
+			}
+			if d.Verdict != tc.want {
+				t.Errorf("verdict %s (%s), want %s", d.Verdict, d.Reason, tc.want)
+			}
+		})
+	}
+}
+
 func TestFailedStaysFailed(t *testing.T) {
 	t.Parallel()
 	j := newJudge(t, nil)

@@ -7,6 +7,7 @@ import "fmt"
 // distribution, on counts above frozen quantiles for its tails.
 type latencyTests struct {
 	shift   int64 // margin in buckets
+	floor   int64 // bucket up to which latencies are alike
 	lambdas []float64
 	norms   []float64 // ln(sinh(λ/2)/(λ/2))
 	scores  []float64
@@ -36,6 +37,9 @@ func newLatencyTests(cfg Config) *latencyTests {
 	for bound := 1.0; bound < 1+cfg.Latency.Margin-1e-9; bound *= BucketGrowth {
 		l.shift++
 	}
+	if cfg.Latency.FloorSeconds > 0 {
+		l.floor = int64(BucketOf(cfg.Latency.FloorSeconds))
+	}
 	for _, lambda := range l.lambdas {
 		l.norms = append(l.norms, ln((exp(lambda/2)-exp(-lambda/2))/lambda))
 	}
@@ -47,7 +51,7 @@ func newLatencyTests(cfg Config) *latencyTests {
 		l.tails[i].ratio = newOddsRatio(cfg.Latency.TailRatio, ratios)
 		l.tails[i].bet = newMixture(powerPrior(ratios, -0.5), reserve, cfg.Hazard, limit)
 		if len(cfg.Latency.TailsSeconds) > 0 {
-			l.tails[i].above = int64(BucketOf(cfg.Latency.TailsSeconds[i]))
+			l.tails[i].above = max(l.floor, int64(BucketOf(cfg.Latency.TailsSeconds[i])))
 			l.frozen = true
 		}
 	}
@@ -84,9 +88,11 @@ func (l *latencyTests) rank(candidate, stable Histogram, nc, ns int64) {
 		if i < len(candidate) {
 			bucket = l.shortened(candidate[i][0])
 		}
-		if k < len(stable) && stable[k][0] <= bucket {
-			bucket = stable[k][0]
-			s = stable[k][1]
+		if k < len(stable) {
+			bucket = min(bucket, max(l.floor, stable[k][0]))
+		}
+		for k < len(stable) && max(l.floor, stable[k][0]) == bucket {
+			s += stable[k][1]
 			k++
 		}
 		for i < len(candidate) && l.shortened(candidate[i][0]) == bucket {
@@ -108,12 +114,13 @@ func (l *latencyTests) rank(candidate, stable Histogram, nc, ns int64) {
 	}
 }
 
-// shortened is the candidate's bucket less the margin. A timeout stays one.
+// shortened is the candidate's bucket less the margin, at least the floor. A
+// timeout stays one.
 func (l *latencyTests) shortened(bucket int64) int64 {
 	if bucket == TimeoutBucket {
 		return bucket
 	}
-	return max(0, bucket-l.shift)
+	return max(l.floor, bucket-l.shift)
 }
 
 func (l *latencyTests) observe(phi float64) {
@@ -133,7 +140,7 @@ func (l *latencyTests) freeze() {
 		return
 	}
 	for i, q := range tailQuantiles {
-		l.tails[i].above = quantile(&l.stable, q)
+		l.tails[i].above = max(l.floor, quantile(&l.stable, q))
 	}
 	l.frozen = true
 }

@@ -183,15 +183,17 @@ func (p *Plane) reportCanary(ctx context.Context, rec pipeline.Record) (*report.
 		return nil, err
 	}
 	out := &report.Canary{Alpha: rec.Plan.Canary.Alpha}
+	share := rec.Plan.Share
 	for _, row := range rows {
 		d := row.Decision
 		out.Points = append(out.Points, report.Point{
-			Time: d.Time, Share: row.Tick.ExpectedShare, EValue: d.Evidence.Combined, Verdict: d.Verdict,
+			Time: d.Time, Share: share, EValue: d.Evidence.Combined, Verdict: d.Verdict,
 			StableRequests: d.Stable.Requests, StableErrors: d.Stable.Errors,
 			CandidateRequests: d.Candidate.Requests, CandidateErrors: d.Candidate.Errors,
 			StableP95S:    p95(row.Tick, func(s canary.Stratum) canary.Counts { return s.Stable }),
 			CandidateP95S: p95(row.Tick, func(s canary.Stratum) canary.Counts { return s.Candidate }),
 		})
+		share = min(rec.Plan.Share, d.Share)
 	}
 	return out, nil
 }

@@ -90,6 +90,8 @@ type State struct {
 	Granted bool `json:"granted,omitempty"`
 	// Share is what the canary has now; throttling lowers it.
 	Share float64 `json:"share,omitempty"`
+	// Steady is true when the share did not change at the last tick.
+	Steady bool `json:"steady,omitempty"`
 	// Counts are the router's cumulative counts at the last committed tick.
 	Counts rollout.Counts `json:"counts,omitzero"`
 	// Ticks is the number of committed ticks.

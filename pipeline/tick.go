@@ -18,7 +18,10 @@ func makeTick(r Record, now time.Time, counts rollout.Counts, obs Observation, r
 		t.Telemetry = canary.Missing
 		return t
 	}
-	t.ExpectedShare = r.State.Share
+	if r.State.Steady {
+		// Requests in flight at a change belong to neither share.
+		t.ExpectedShare = r.State.Share
+	}
 	strata := map[string]*canary.Stratum{}
 	for _, cell := range counts.Sub(r.State.Counts).Cells {
 		if !slices.Contains(r.Plan.Tenants, cell.Tenant) {

@@ -108,7 +108,7 @@ func (e *Engine) act(ctx context.Context, c Commit, d canary.Decision, j *judge,
 			ev.Data = map[string]any{"share": share}
 			c.Events = append(c.Events, ev)
 		}
-		c.Record.State.Share = share
+		c.Record.State.Share, c.Record.State.Steady = share, share == r.State.Share
 		c.Record.NextRunAt = now.Add(e.o.Tick)
 	}
 	if err := e.o.Store.Commit(ctx, c); err != nil {
@@ -169,7 +169,7 @@ func (e *Engine) grant(ctx context.Context, r Record, now time.Time) error {
 	if err := e.apply(ctx, split(r, r.Plan.Share)); err != nil {
 		return e.waitForRouter(ctx, r, now, err)
 	}
-	c.Record.State.Granted, c.Record.State.Share = true, r.Plan.Share
+	c.Record.State.Granted, c.Record.State.Share, c.Record.State.Steady = true, r.Plan.Share, true
 	c.Record.State.Note = ""
 	c.Record.NextRunAt = now.Add(e.o.Tick)
 	ev := event(r, now, "canary_started", "", fmt.Sprintf("%.0f%% of the sessions of %s", r.Plan.Share*100, strings.Join(r.Plan.Tenants, ", ")))
