@@ -1,0 +1,549 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/client"
+	"github.com/headgate/headgate/config"
+	"github.com/headgate/headgate/control"
+	"github.com/headgate/headgate/evidence"
+	"github.com/headgate/headgate/examples/bidding"
+	"github.com/headgate/headgate/feedback"
+	"github.com/headgate/headgate/pipeline"
+	"github.com/headgate/headgate/rollback"
+	"github.com/headgate/headgate/rollout"
+	"github.com/headgate/headgate/store/sqlite"
+	"github.com/headgate/headgate/traffic/proxy"
+)
+
+func decode(r io.Reader, v any) error { return json.NewDecoder(r).Decode(v) }
+
+// stableDelay makes stable a little slower than any candidate, so that a busy
+// machine's noise is no verdict on latency.
+const stableDelay = 15 * time.Millisecond
+
+// planeOptions say what is particular about a scenario.
+type planeOptions struct {
+	canary []string // lines of the description's canary section
+	env    []string // of the control plane
+	rps    float64  // of the users; 0 for none
+	data   string   // the data folder; empty for one of the scenario's own
+}
+
+// plane is one scenario's control plane and proxy, in front of the world's
+// service.
+type plane struct {
+	w           *world
+	dir         string
+	data        string
+	description string
+	tokenFile   string
+	env         []string
+	api, grpc   string
+	otlp        string
+	user, admin string
+	muted       atomic.Value // which part's telemetry does not arrive
+
+	// What leads to stable, to staging, to the proxy's admin listener and to
+	// the switches of components.
+	stable, staging, adminValve, hook *valve
+	switches                          *switches
+
+	serve, proxy *program
+	kills        int
+	router       rollout.Router
+	client       *client.Client
+	users        *users
+}
+
+func newPlane(t *testing.T, w *world, version string, o planeOptions) *plane {
+	t.Helper()
+	addrs := fixedAddrs(t, 5)
+	p := &plane{
+		w: w, dir: t.TempDir(), env: o.env, api: addrs[0], grpc: addrs[1], otlp: addrs[2], user: addrs[3], admin: addrs[4],
+		switches: &switches{values: map[string]string{"model_config": "mc-1", "retrieval_params": "rp-1"}, sets: map[string]int{}},
+	}
+	p.data, p.tokenFile = cmp.Or(o.data, filepath.Join(p.dir, "data")), filepath.Join(p.dir, "proxy-token")
+	p.muted.Store("")
+	p.stable = newValve(t, w.stable, stableDelay)
+	p.staging = newValve(t, w.staging[version], 0)
+	p.adminValve = newValve(t, "http://"+p.admin, 0)
+	p.hook = startValve(t, p.switches)
+	p.describe(t, version, o.canary)
+	if err := os.WriteFile(p.tokenFile, []byte("proxy-secret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.router = proxy.NewClient("http://"+p.admin, "proxy-secret", nil)
+	w.planes.Store(p, "http://"+p.otlp)
+	t.Cleanup(func() { w.planes.Delete(p) })
+	t.Cleanup(func() { p.tell(t) })
+	p.startProxy(t)
+	p.start(t)
+	if o.rps > 0 {
+		p.users = startUsers(t, "http://"+p.user, w.tokens, o.rps)
+	}
+	return p
+}
+
+// tell shows what happened when a test has failed.
+func (p *plane) tell(t *testing.T) {
+	if !t.Failed() || p.serve == nil {
+		return
+	}
+	p.serve.kill()
+	t.Logf("the control plane's log:\n%s", p.serve.stderr.String())
+	ctx := context.Background() // the test's own has ended
+	db, err := sqlite.Open(ctx, p.data)
+	if err != nil {
+		t.Log(err)
+		return
+	}
+	defer db.Close()
+	rows, err := db.Events(ctx, control.EventQuery{Limit: 1000})
+	if err != nil {
+		t.Log(err)
+	}
+	var b strings.Builder
+	for _, e := range rows {
+		fmt.Fprintf(&b, "\n%d %s %s %s %s %s", e.Seq, e.Time.Format("15:04:05.000"), e.Stage, e.Kind, e.Verdict, e.Message)
+	}
+	t.Logf("the audit trail:%s", b.String())
+}
+
+// describe writes the scenario's own description beside the world's files.
+func (p *plane) describe(t *testing.T, version string, canary []string) {
+	t.Helper()
+	name := filepath.Base(filepath.Dir(p.dir)) + filepath.Base(p.dir)
+	ex := &example{exampleOptions: exampleOptions{
+		stable: strings.TrimPrefix(p.stable.URL, "http://"), staging: strings.TrimPrefix(p.staging.URL, "http://"),
+		candidate: strings.TrimPrefix(p.w.cand[version], "http://"), canary: canary,
+	}}
+	src, err := bidding.Description.ReadFile("headgate.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	yaml := string(ex.localise(src))
+	yaml = strings.ReplaceAll(yaml, "out/quality.json", "out-"+name+"/quality.json")
+	yaml = strings.ReplaceAll(yaml, "--out, out]", "--out, out-"+name+"]")
+	for _, current := range []string{"mc-1", "rp-1"} {
+		yaml = strings.Replace(yaml, "current: "+current+"\n    actuator: {kind: flag}",
+			"current: "+current+"\n    actuator: {kind: hook, url: \""+p.hook.URL+"/{component}\"}", 1)
+	}
+	p.description = filepath.Join(p.w.dir, "headgate-"+name+".yaml")
+	if err := os.WriteFile(p.description, []byte(yaml), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (p *plane) startProxy(t *testing.T) {
+	t.Helper()
+	p.proxy = launch(t, nil, "proxy", "--service", p.description, "--listen", p.user, "--admin", p.admin,
+		"--token-file", p.tokenFile, "--state", filepath.Join(p.dir, "proxy.json"))
+	p.proxy.ready(t)
+}
+
+// serveArgs are the control plane's command line.
+func (p *plane) serveArgs() []string {
+	return []string{
+		"serve", "--dev", "--evidence-mode", "verified", "--data", p.data, "--listen", p.api, "--otlp-grpc", p.grpc,
+		"--otlp-http", p.otlp, "--service", p.description, "--proxy", p.adminValve.URL, "--proxy-token-file", p.tokenFile,
+	}
+}
+
+// start starts the control plane, the first time or again.
+func (p *plane) start(t *testing.T) {
+	t.Helper()
+	p.serve = launch(t, p.env, p.serveArgs()...)
+	address := p.serve.ready(t)
+	if p.client == nil {
+		token, err := (config.SecretRef{File: filepath.Join(p.data, "dev-token")}).Read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.client = client.New(address, token, nil)
+	}
+}
+
+// kill is kill -9 of the control plane.
+func (p *plane) kill() {
+	p.serve.kill()
+	p.kills++
+}
+
+// release returns how a release stands, or false while the server is away.
+func (p *plane) release(t *testing.T, id string) (client.Release, bool) {
+	t.Helper()
+	rel, err := p.client.Release(t.Context(), id)
+	if err != nil && !headgate.AsError(err).Retryable {
+		t.Fatal(err)
+	}
+	return rel, err == nil
+}
+
+// awaitStage waits until a release has reached a stage.
+func (p *plane) awaitStage(t *testing.T, id string, stage headgate.Stage) {
+	t.Helper()
+	var rel client.Release
+	await(t, time.Minute, fmt.Sprintf("stage %s", stage), func() bool {
+		var ok bool
+		if rel, ok = p.release(t, id); ok && rel.Done() && stage != rel.Stage {
+			t.Fatalf("waited for %s, but the release has ended: %s %v", stage, rel.Outcome, rel.Reasons)
+		}
+		return ok && rel.Stage == stage
+	})
+}
+
+// awaitVerdict waits until the judge of the canary says v.
+func (p *plane) awaitVerdict(t *testing.T, id string, within time.Duration, v headgate.Verdict) client.Release {
+	t.Helper()
+	var rel client.Release
+	await(t, within, fmt.Sprintf("the canary's verdict %s", v), func() bool {
+		var ok bool
+		if rel, ok = p.release(t, id); ok && rel.Done() {
+			t.Fatalf("waited for verdict %s, but the release has ended: %s %v", v, rel.Outcome, rel.Reasons)
+		}
+		return ok && rel.Stage == headgate.StageCanary && rel.Canary != nil && rel.Canary.Verdict == v
+	})
+	return rel
+}
+
+// awaitEnd waits until a release has ended.
+func (p *plane) awaitEnd(t *testing.T, id string, within time.Duration) client.Release {
+	t.Helper()
+	var rel client.Release
+	await(t, within, "the release to end", func() bool {
+		var ok bool
+		rel, ok = p.release(t, id)
+		return ok && rel.Done()
+	})
+	return rel
+}
+
+// create begins a release of a version; each has a digest of its own.
+func (p *plane) create(t *testing.T, id, version string) {
+	t.Helper()
+	diff, err := changes("v1.0.0", version)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256([]byte(p.dir + id))
+	_, err = p.client.CreateRelease(t.Context(), client.CreateRequest{
+		ID: id, Version: version, Digest: "sha256:" + hex.EncodeToString(sum[:]), Changes: diff,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// report tells the server that a stage passed here.
+func (p *plane) report(t *testing.T, id string, stage headgate.Stage) {
+	t.Helper()
+	if _, err := p.client.ReportStage(t.Context(), id, stage, headgate.Pass, "ok"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// runDataset runs the labelled dataset against staging.
+func (p *plane) runDataset(t *testing.T, version string) {
+	t.Helper()
+	run := launch(t, nil, "example", "bidding", "quality", "--tenant", "dingxin", "--target", p.w.staging[version],
+		"--tokens", filepath.Join(p.w.dir, "tokens.json"), "--out", filepath.Join(p.dir, "quality.json"))
+	if code := run.wait(t, time.Minute); code != 0 {
+		t.Fatalf("the dataset run ended with %d: %s", code, run.stderr.String())
+	}
+}
+
+// addReports adds the tools' reports to a release.
+func (p *plane) addReports(t *testing.T, id string) {
+	t.Helper()
+	for _, r := range []struct {
+		path string
+		as   client.ReportFile
+	}{
+		{filepath.Join(p.dir, "quality.json"), client.ReportFile{Gate: headgate.GateQuality, Name: "quality.json", Format: "gate-metrics"}},
+		{filepath.Join(p.w.dir, "reports", "gitleaks.json"), client.ReportFile{Gate: headgate.GateSecurity, Name: "gitleaks.json", Format: "gitleaks"}},
+	} {
+		b, err := os.ReadFile(r.path)
+		if err == nil {
+			_, err = p.client.AddEvidence(t.Context(), id, r.as, bytes.NewReader(b))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// toCanary takes a release to its first request by a user.
+func (p *plane) toCanary(t *testing.T, id, version string) {
+	t.Helper()
+	p.create(t, id, version)
+	p.report(t, id, headgate.StageBuild)
+	p.runDataset(t, version)
+	p.report(t, id, headgate.StageTest)
+	p.addReports(t, id)
+	p.awaitStage(t, id, headgate.StageCanary)
+	if p.users != nil {
+		await(t, 20*time.Second, "a user to meet the candidate", func() bool { return !p.users.last(headgate.Candidate).IsZero() })
+	}
+}
+
+// verify takes the release's bundle and has another process verify it.
+func (p *plane) verify(t *testing.T, id string) {
+	t.Helper()
+	bundle := filepath.Join(p.dir, id+".zip")
+	var b bytes.Buffer
+	if err := p.client.Bundle(t.Context(), id, &b); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(bundle, b.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run := launch(t, nil, "evidence", "verify", bundle)
+	if code := run.wait(t, time.Minute); code != exitPassed {
+		t.Errorf("evidence verify ended with %d: %s%s", code, run.stdout.String(), run.stderr.String())
+	}
+}
+
+// inspect stops the control plane and reads its database, as the next process
+// would find it.
+func (p *plane) inspect(t *testing.T, look func(ctx context.Context, db *sqlite.DB)) {
+	t.Helper()
+	p.serve.stop(t, 15*time.Second)
+	db, err := sqlite.Open(t.Context(), p.data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	look(t.Context(), db)
+	if err := db.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// check proves that a release ended with an outcome and that nothing was done
+// twice or lost on the way, however often the control plane was killed.
+func (p *plane) check(t *testing.T, id string, want headgate.Outcome) {
+	t.Helper()
+	p.verify(t, id)
+	p.inspect(t, func(ctx context.Context, db *sqlite.DB) {
+		rec, err := db.Release(ctx, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if rec.Outcome != want {
+			t.Errorf("outcome %s %v, want %s", rec.Outcome, rec.Reasons, want)
+		}
+		kinds := checkTrail(ctx, t, db, rec)
+		checkStages(ctx, t, db, rec, kinds)
+		checkTicks(ctx, t, db, rec)
+		state, err := db.Service(ctx, rec.Service)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stable := rec.Plan.Stable
+		if rec.Outcome == headgate.Promoted {
+			stable = rollout.Backend{Version: rec.Version, URL: rec.CandidateURL}
+			checkLearned(ctx, t, db, rec)
+		} else {
+			checkRolledBack(ctx, t, db, rec, kinds)
+		}
+		if state.HeldBy != "" || state.Stable != stable {
+			t.Errorf("the service is held by %q and its stable is %v, want %v", state.HeldBy, state.Stable, stable)
+		}
+		if kinds["release_"+string(want)] != 1 {
+			t.Errorf("the release ended %d times", kinds["release_"+string(want)])
+		}
+		p.checkSealed(ctx, t, db, id)
+	})
+	st, err := p.router.Status(t.Context())
+	if err != nil || st.Share != 0 {
+		t.Errorf("at the end the proxy has share %v, %v", st.Share, err)
+	}
+}
+
+// checkTrail returns how often each kind of event occurs, and sees to it that
+// no number is missing.
+func checkTrail(ctx context.Context, t *testing.T, db *sqlite.DB, rec pipeline.Record) map[string]int {
+	t.Helper()
+	rows, err := db.Events(ctx, control.EventQuery{Limit: 100_000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	kinds := map[string]int{}
+	for i, row := range rows {
+		if row.Seq != int64(i+1) {
+			t.Fatalf("the audit trail has a hole: event %d has number %d", i+1, row.Seq)
+		}
+		if row.ReleaseID == rec.ID {
+			kinds[row.Kind]++
+			if row.Stage != "" {
+				kinds[row.Kind+"/"+string(row.Stage)]++
+			}
+		}
+	}
+	if rows, err := db.Unsealed(ctx, 10); err != nil || len(rows) > 0 {
+		t.Errorf("%d events are not in the evidence log, %v", len(rows), err)
+	}
+	return kinds
+}
+
+// checkStages sees to it that every stage up to the last began and ended once.
+func checkStages(ctx context.Context, t *testing.T, db *sqlite.DB, rec pipeline.Record, kinds map[string]int) {
+	t.Helper()
+	runs, err := db.StageRuns(ctx, rec.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reached := headgate.Stages()
+	if rec.StoppedAt != "" {
+		reached = reached[:slices.Index(reached, rec.StoppedAt)+1]
+	}
+	if len(runs) != len(reached) {
+		t.Errorf("%d stages ran, want %v", len(runs), reached)
+	}
+	for i, run := range runs {
+		if i < len(reached) && (run.Stage != reached[i] || run.Attempt != 1 || run.EndedAt.IsZero()) {
+			t.Errorf("stage %d is %+v, want %s once", i, run, reached[i])
+		}
+		for _, kind := range []string{"stage_started", "stage_finished"} {
+			if n := kinds[kind+"/"+string(run.Stage)]; n != 1 {
+				t.Errorf("%s: %d times %s", run.Stage, n, kind)
+			}
+		}
+	}
+	if n := kinds["gate_evaluated"]; n != len(headgate.GateD()) {
+		t.Errorf("%d gates evaluated, want each of the four once", n)
+	}
+}
+
+// checkTicks sees to it that the canary's log has every tick once.
+func checkTicks(ctx context.Context, t *testing.T, db *sqlite.DB, rec pipeline.Record) {
+	t.Helper()
+	ticks, err := db.Ticks(ctx, rec.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if int64(len(ticks)) != rec.State.Ticks {
+		t.Errorf("%d ticks are kept, the release counts %d", len(ticks), rec.State.Ticks)
+	}
+	for i, tick := range ticks {
+		if tick.Seq != int64(i+1) || (i > 0 && !tick.Tick.Time.After(ticks[i-1].Tick.Time)) {
+			t.Errorf("tick %d has number %d and time %s", i+1, tick.Seq, tick.Tick.Time)
+		}
+	}
+}
+
+// checkLearned sees to it that every tenant's dataset and strategy went on by
+// one version.
+func checkLearned(ctx context.Context, t *testing.T, db *sqlite.DB, rec pipeline.Record) {
+	t.Helper()
+	for _, tenant := range exampleTenants {
+		scope := feedback.Scope{Service: rec.Service, TenantID: tenant}
+		if v, ok, err := db.Dataset(ctx, scope); err != nil || !ok || v.Before != feedback.FirstDataset || v.After != "v1.0.1" {
+			t.Errorf("%s: dataset %s → %s, %v, want one step to v1.0.1", tenant, v.Before, v.After, err)
+		}
+		if st, ok, err := db.Strategy(ctx, scope); err != nil || !ok || st.Version != "stg_v1" {
+			t.Errorf("%s: strategy %s, %v, want stg_v1", tenant, st.Version, err)
+		}
+	}
+}
+
+// checkRolledBack sees to it that there was one rollback with every step done
+// once.
+func checkRolledBack(ctx context.Context, t *testing.T, db *sqlite.DB, rec pipeline.Record, kinds map[string]int) {
+	t.Helper()
+	all, err := db.Rollbacks(ctx, rec.ID)
+	if err != nil || len(all) != 1 {
+		t.Fatalf("%d rollbacks, %v", len(all), err)
+	}
+	rb := all[0]
+	if rb.Frozen() || len(rb.Escalated()) > 0 {
+		t.Errorf("the rollback is not over: %+v", rb)
+	}
+	for _, s := range rb.Steps {
+		if s.Status != rollback.StepUnchanged && (s.Status != rollback.StepDone || s.EndedAt.IsZero() || s.Attempts > 1 || s.ReadBack != s.To) {
+			t.Errorf("step %+v is not done, once, and read back", s)
+		}
+	}
+	for _, kind := range []string{"rollback_triggered", "traffic_on_stable", "rollback_executed", "rollback_replay_verified", "rollback_finished"} {
+		if kinds[kind] != 1 {
+			t.Errorf("%d times %s", kinds[kind], kind)
+		}
+	}
+}
+
+// checkSealed sees to it that the evidence log holds the release's trail in
+// full and in order. A kill between entering an event and noting so may enter
+// that one again, and no other.
+func (p *plane) checkSealed(ctx context.Context, t *testing.T, db *sqlite.DB, id string) {
+	t.Helper()
+	entries, err := db.EvidenceLog().Entries(ctx, evidence.EntryQuery{ReleaseID: id, PredicateType: evidence.TypeAuditEvent})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sealed []string
+	repeated := 0
+	for _, e := range entries {
+		ev, err := eventIn(e.Envelope)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := len(sealed); n > 0 && sealed[n-1] == ev {
+			repeated++
+			continue
+		}
+		sealed = append(sealed, ev)
+	}
+	if repeated > p.kills {
+		t.Errorf("%d events entered the evidence log again after %d kills", repeated, p.kills)
+	}
+	rows, err := db.Events(ctx, control.EventQuery{ReleaseID: id, Limit: 100_000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var trail []string
+	for _, row := range rows {
+		trail = append(trail, fmt.Sprint(row.Time.UnixMicro(), row.Kind, row.Stage, row.Message))
+	}
+	if !slices.Equal(sealed, trail) {
+		t.Errorf("the evidence log and the audit trail differ\nlog:   %q\ntrail: %q", sealed, trail)
+	}
+}
+
+func eventIn(envelope []byte) (string, error) {
+	var dsse struct{ Payload string }
+	if err := json.Unmarshal(envelope, &dsse); err != nil {
+		return "", err
+	}
+	payload, err := base64.StdEncoding.DecodeString(dsse.Payload)
+	var st struct{ Predicate headgate.Event }
+	err = errors.Join(err, json.Unmarshal(payload, &st))
+	ev := st.Predicate
+	return fmt.Sprint(ev.Time.UnixMicro(), ev.Kind, ev.Stage, ev.Message), err
+}
+
+// setsShare matches the control plane's order to the proxy to give the
+// candidate traffic, or to take it away.
+func setsShare(some bool) func(*http.Request, []byte) bool {
+	return func(r *http.Request, body []byte) bool {
+		var s rollout.Split
+		return r.Method == http.MethodPut && json.Unmarshal(body, &s) == nil && (s.Share > 0) == some
+	}
+}

@@ -1,0 +1,461 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/traffic/proxy"
+)
+
+// poll is how often a test looks again at what it waits for.
+const poll = 20 * time.Millisecond
+
+// await waits until ok; it never waits in the hope that something has happened.
+func await(t *testing.T, within time.Duration, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(within)
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited %s for %s", within, what)
+		}
+		time.Sleep(poll)
+	}
+}
+
+// printed collects what a process prints.
+type printed struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (o *printed) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.Write(b)
+}
+
+func (o *printed) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.String()
+}
+
+// program is headgate as a process of its own.
+type program struct {
+	cmd            *exec.Cmd
+	stdout, stderr printed
+	done           chan struct{}
+}
+
+// launch starts headgate with args. The process ends with the test at the
+// latest.
+func launch(t *testing.T, env []string, args ...string) *program {
+	t.Helper()
+	self, err := exec.LookPath("headgate") // the test binary under that name
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &program{cmd: exec.Command(self, args...), done: make(chan struct{})}
+	p.cmd.Env = append(os.Environ(), env...)
+	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
+	dieWithParent(p.cmd)
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(p.done)
+		_ = p.cmd.Wait() // ProcessState says how it ended
+	}()
+	t.Cleanup(p.kill)
+	return p
+}
+
+// ready waits for the line "ready URL" and returns the URL.
+func (p *program) ready(t *testing.T) string {
+	t.Helper()
+	var address string
+	await(t, 30*time.Second, "a process to be ready", func() bool {
+		if p.ended() {
+			t.Fatalf("%v ended: %s", p.cmd.Args[1:], p.stderr.String())
+		}
+		rest, ok := strings.CutPrefix(p.stdout.String(), "ready ")
+		address, _, _ = strings.Cut(rest, "\n")
+		address, _, _ = strings.Cut(address, " ")
+		return ok && strings.Contains(rest, "\n")
+	})
+	return address
+}
+
+func (p *program) ended() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// kill is kill -9.
+func (p *program) kill() {
+	_ = p.cmd.Process.Kill() // already gone is fine
+	<-p.done
+}
+
+// stop is SIGTERM; the process must end by itself, cleanly.
+func (p *program) stop(t *testing.T, within time.Duration) {
+	t.Helper()
+	_ = p.cmd.Process.Signal(syscall.SIGTERM) // already gone is found below
+	if code := p.wait(t, within); code != exitPassed {
+		t.Errorf("%v ended with %d after SIGTERM: %s", p.cmd.Args[1:2], code, p.stderr.String())
+	}
+}
+
+// wait returns the exit code.
+func (p *program) wait(t *testing.T, within time.Duration) int {
+	t.Helper()
+	select {
+	case <-p.done:
+	case <-time.After(within):
+		t.Fatalf("%v has not ended after %s: %s%s", p.cmd.Args[1:], within, p.stdout.String(), p.stderr.String())
+	}
+	return p.cmd.ProcessState.ExitCode()
+}
+
+// fixedAddrs are free loopback addresses outside the range from which the
+// kernel takes ports for outgoing connections, so that they are still free
+// when a killed process is started again.
+func fixedAddrs(t *testing.T, n int) []string {
+	t.Helper()
+	var out []string
+	for range 1000 {
+		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(20000)))
+		if err != nil {
+			continue
+		}
+		defer ln.Close()
+		if out = append(out, ln.Addr().String()); len(out) == n {
+			return out
+		}
+	}
+	t.Fatal("no free ports")
+	return nil
+}
+
+// world is the reference service, shared by all scenarios: stable in
+// production, and two versions in staging and as candidates. Each scenario has
+// its own control plane and proxy.
+type world struct {
+	dir     string
+	tokens  map[string]string
+	stable  string
+	staging map[string]string // by version
+	cand    map[string]string
+	planes  sync.Map // *plane → where it takes telemetry
+}
+
+const (
+	goodVersion = "v1.1.0"
+	badVersion  = "v1.3.0" // fails for one tenant
+)
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{dir: t.TempDir(), staging: map[string]string{}, cand: map[string]string{}}
+	ex := &example{exampleOptions: exampleOptions{dir: w.dir}}
+	if err := ex.layOut(); err != nil {
+		t.Fatal(err)
+	}
+	w.tokens = ex.tokens
+	start := func(role, version, env, db, source string) string {
+		ex.otlp = w.relay(t, source)
+		args := append([]string{"example", "bidding", role, "--listen", fixedAddrs(t, 1)[0]}, ex.flags(version, env, db)...)
+		return launch(t, nil, args...).ready(t)
+	}
+	w.stable = start("serve", "v1.0.0", "production", "production.db", "stable")
+	for _, version := range []string{goodVersion, badVersion} {
+		w.staging[version] = start("serve", version, "staging", "staging-"+version+".db", "staging")
+		w.cand[version] = start("api", version, "production", "production.db", "candidate")
+	}
+	w.staging[nowhere], w.cand[nowhere] = "http://"+fixedAddrs(t, 1)[0], "http://"+fixedAddrs(t, 1)[0]
+	return w
+}
+
+// relay takes the telemetry of a part of the service and hands it to every
+// control plane that wants it.
+func (w *world) relay(t *testing.T, source string) string {
+	t.Helper()
+	hc := &http.Client{Timeout: 2 * time.Second}
+	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
+		}
+		w.planes.Range(func(key, value any) bool {
+			if key.(*plane).muted.Load() == source {
+				return true
+			}
+			req, err := http.NewRequestWithContext(r.Context(), r.Method, value.(string)+r.URL.Path, bytes.NewReader(body))
+			if err != nil {
+				return true
+			}
+			req.Header = r.Header.Clone()
+			if resp, err := hc.Do(req); err == nil { // one that was killed just misses it
+				_ = resp.Body.Close()
+			}
+			return true
+		})
+	}))
+	t.Cleanup(srv.Close)
+	return srv.URL
+}
+
+// valve is an HTTP hop at which a test can hold a request, before it takes
+// effect or after, and so knows exactly what the sender is doing when it is
+// killed.
+type valve struct {
+	URL  string
+	next http.Handler
+	rule atomic.Pointer[rule]
+}
+
+type rule struct {
+	match   func(r *http.Request, body []byte) bool
+	after   bool
+	taken   atomic.Bool
+	reached chan struct{}
+	open    chan struct{}
+}
+
+// newValve leads to a URL; every request takes delay longer.
+func newValve(t *testing.T, target string, delay time.Duration) *valve {
+	t.Helper()
+	to, err := url.Parse(target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reverse := &httputil.ReverseProxy{
+		Rewrite:      func(r *httputil.ProxyRequest) { r.SetURL(to); r.Out.Host = r.In.Host },
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) },
+	}
+	return startValve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		time.Sleep(delay)
+		reverse.ServeHTTP(w, r)
+	}))
+}
+
+func startValve(t *testing.T, next http.Handler) *valve {
+	t.Helper()
+	v := &valve{next: next}
+	srv := httptest.NewServer(v)
+	t.Cleanup(srv.Close)
+	v.URL = srv.URL
+	return v
+}
+
+func (v *valve) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	held := v.rule.Load()
+	if held == nil {
+		v.next.ServeHTTP(w, r)
+		return
+	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	if !held.match(r, body) || held.taken.Swap(true) {
+		v.next.ServeHTTP(w, r)
+		return
+	}
+	if held.after {
+		// The sender may be dead by the time that the effect is there.
+		rec := httptest.NewRecorder()
+		v.next.ServeHTTP(rec, r.WithContext(context.WithoutCancel(r.Context())))
+		close(held.reached)
+		held.wait(r.Context())
+		w.WriteHeader(rec.Code)
+		_, _ = w.Write(rec.Body.Bytes())
+		return
+	}
+	close(held.reached)
+	held.wait(r.Context())
+	if r.Context().Err() == nil {
+		v.next.ServeHTTP(w, r)
+	}
+}
+
+func (h *rule) wait(sender context.Context) {
+	select {
+	case <-h.open:
+	case <-sender.Done():
+	}
+}
+
+// hold makes the next request that matches wait; after says whether its effect
+// comes first. The function that it returns waits for such a request, and
+// pass lets it and all others through again.
+func (v *valve) hold(after bool, match func(r *http.Request, body []byte) bool) (reached func(t *testing.T), pass func()) {
+	h := &rule{match: match, after: after, reached: make(chan struct{}), open: make(chan struct{})}
+	v.rule.Store(h)
+	reached = func(t *testing.T) {
+		t.Helper()
+		select {
+		case <-h.reached:
+		case <-time.After(time.Minute):
+			t.Fatal("waited a minute for the request to hold")
+		}
+	}
+	return reached, func() { v.rule.Store(nil); close(h.open) }
+}
+
+// answer is what a user got.
+type answer struct {
+	at     time.Time
+	route  string
+	status int
+}
+
+// users send requests through a proxy until the test ends.
+type users struct {
+	mu  sync.Mutex
+	all []answer
+}
+
+// startUsers sends rps requests a second as the tenants that have tokens.
+func startUsers(t *testing.T, base string, tokens map[string]string, rps float64) *users {
+	t.Helper()
+	u := &users{}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	t.Cleanup(func() { cancel(); wg.Wait() })
+	hc := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 24}}
+	work := make(chan struct{})
+	for range 24 {
+		wg.Go(func() {
+			for range work {
+				u.ask(ctx, hc, base, tokens)
+			}
+		})
+	}
+	wg.Go(func() {
+		defer close(work)
+		ticker := time.NewTicker(time.Duration(float64(time.Second) / rps))
+		defer ticker.Stop()
+		for ctx.Err() == nil {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+			}
+			select {
+			case work <- struct{}{}:
+			default: // all are waiting for an answer
+			}
+		}
+	})
+	return u
+}
+
+func (u *users) ask(ctx context.Context, hc *http.Client, base string, tokens map[string]string) {
+	tenant := exampleTenants[rand.IntN(len(exampleTenants)-1)]
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/api/v1/dlq/items", nil)
+	if err != nil {
+		return
+	}
+	req.Header.Set("Authorization", "Bearer "+tokens[tenant])
+	req.Header.Set("x-tenant-id", tenant)
+	req.Header.Set("x-session-id", fmt.Sprintf("s-%d", rand.IntN(500)))
+	resp, err := hc.Do(req)
+	if err != nil {
+		if ctx.Err() == nil {
+			u.note(answer{at: time.Now()})
+		}
+		return
+	}
+	defer resp.Body.Close()
+	_, _ = io.Copy(io.Discard, resp.Body) // only the header counts
+	u.note(answer{time.Now(), resp.Header.Get(proxy.RouteHeader), resp.StatusCode})
+}
+
+func (u *users) note(a answer) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.all = append(u.all, a)
+}
+
+// between counts the answers of a route in a span of time, and those of them
+// that failed.
+func (u *users) between(route headgate.Arm, from, to time.Time) (n, failed int) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, a := range u.all {
+		if a.route != string(route) || a.at.Before(from) || a.at.After(to) {
+			continue
+		}
+		n++
+		if a.status >= 500 {
+			failed++
+		}
+	}
+	return n, failed
+}
+
+// last is when a route last answered.
+func (u *users) last(route headgate.Arm) (at time.Time) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, a := range u.all {
+		if a.route == string(route) {
+			at = a.at
+		}
+	}
+	return at
+}
+
+// switches keeps component values, as a service with a hook does, and counts
+// how often each was set.
+type switches struct {
+	mu     sync.Mutex
+	values map[string]string
+	sets   map[string]int // by "component=version"
+}
+
+func (s *switches) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	component := filepath.Base(r.URL.Path)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r.Method == http.MethodPut {
+		var v struct{ Version string }
+		if err := decode(r.Body, &v); err != nil {
+			w.WriteHeader(http.StatusBadRequest)
+			return
+		}
+		s.values[component] = v.Version
+		s.sets[component+"="+v.Version]++
+	}
+	fmt.Fprintf(w, `{"version":%q}`, s.values[component])
+}
+
+func (s *switches) count(component headgate.Component, version string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sets[string(component)+"="+version]
+}
