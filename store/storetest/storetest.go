@@ -67,6 +67,7 @@ func Run(t *testing.T, open Open) {
 		{"Flags", flags},
 		{"Documents", documents},
 		{"RolloutPlans", rolloutPlans},
+		{"RulesMoveOneByOne", rulesMoveOneByOne},
 		{"Credentials", credentials},
 		{"DatasetsDetectConflicts", datasetsDetectConflicts},
 		{"StrategiesDetectConflicts", strategiesDetectConflicts},
