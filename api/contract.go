@@ -99,7 +99,7 @@ func (s *server) registerRollout(a huma.API) {
 type readinessRequest struct {
 	ReleaseID      string                 `json:"release_id" required:"true" minLength:"1" maxLength:"100"`
 	DatasetVersion string                 `json:"dataset_version" doc:"Without one the release is not admitted."`
-	ReplayPassed   *bool                  `json:"replay_passed"`
+	ReplayPassed   *bool                  `json:"replay_passed" doc:"Required by readiness/evaluate; false by default in pipeline/execute."`
 	GateResults    map[headgate.Gate]bool `json:"gate_results" doc:"A missing gate counts as failed."`
 }
 
