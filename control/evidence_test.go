@@ -131,16 +131,16 @@ func TestPreparationsAreExamined(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct {
-		name       string
-		break_, by func()
-		want       string
+		name string
+		lose func()
+		want string
 	}{
-		{"no suite", func() { s.Suite = nil }, nil, "ROLLBACK_EVIDENCE_MISSING"},
-		{"nobody on call", func() { s.OnCall = "" }, nil, "OPS_EVIDENCE_MISSING"},
-		{"no runbooks", func() { s.Runbooks = nil }, nil, "OPS_EVIDENCE_MISSING"},
+		{"no suite", func() { s.Suite = nil }, "ROLLBACK_EVIDENCE_MISSING"},
+		{"nobody on call", func() { s.OnCall = "" }, "OPS_EVIDENCE_MISSING"},
+		{"no runbooks", func() { s.Runbooks = nil }, "OPS_EVIDENCE_MISSING"},
 	} {
 		whole := *s
-		tt.break_()
+		tt.lose()
 		if got := f.failed(t, "rel-1"); !slices.Equal(got, []string{tt.want}) {
 			t.Errorf("%s: %v, want %s", tt.name, got, tt.want)
 		}

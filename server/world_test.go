@@ -405,7 +405,7 @@ func same(t *testing.T, what string, got any, want ...string) {
 	}
 }
 
-// fields expects exactly these names in an object.
+// fields expects these names in an object.
 func fields(t *testing.T, what string, o any, names ...string) {
 	t.Helper()
 	m, ok := o.(map[string]any)
