@@ -12,7 +12,7 @@ LINT := bin/golangci-lint-$(LINT_VERSION)
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: ## take three releases of a real service through the pipeline (about 3 minutes)
+demo: ## take three releases of a real service through the pipeline (about a minute)
 	$(GO) run ./cmd/headgate demo
 
 build: ## build bin/headgate
