@@ -8,14 +8,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/headgate/headgate"
 	"github.com/headgate/headgate/telemetry"
-)
-
-// The bounds of [telemetry.Query.Limit].
-const (
-	defaultLimit = 1_000
-	maxLimit     = 10_000
 )
 
 // Find implements [telemetry.Finder]. Rows that a sender repeated because it
@@ -51,7 +44,11 @@ type plan struct {
 }
 
 func newPlan(q telemetry.Query) (*plan, error) {
-	p := &plan{from: math.MinInt64, to: math.MaxInt64, limit: min(cmp.Or(q.Limit, defaultLimit), maxLimit), seen: make(map[string]bool)}
+	limit, err := q.Check()
+	if err != nil {
+		return nil, err
+	}
+	p := &plan{from: math.MinInt64, to: math.MaxInt64, limit: limit, seen: make(map[string]bool)}
 	p.want = [idFields]string{
 		idTrace: q.TraceID, idRequest: q.RequestID, idJob: q.JobID, idCode: q.ErrorCode,
 		idTenant: q.TenantID, idService: q.Service, idVersion: q.Version,
@@ -60,12 +57,6 @@ func newPlan(q telemetry.Query) (*plan, error) {
 		if v != "" {
 			p.keys = append(p.keys, key(i, v))
 		}
-	}
-	if len(p.keys) == 0 {
-		return nil, headgate.Invalidf("a query for events needs a trace_id, request_id, job_id, error_code or tenant_id")
-	}
-	if q.Limit < 0 {
-		return nil, headgate.Invalidf("limit must not be negative")
 	}
 	if !q.From.IsZero() {
 		p.from = q.From.UnixNano()
@@ -105,12 +96,7 @@ func (p *plan) keep(r *row) {
 }
 
 // trim sorts by time and keeps the newest.
-func (p *plan) trim() {
-	slices.SortStableFunc(p.found, func(a, b telemetry.Event) int { return a.Time.Compare(b.Time) })
-	if extra := len(p.found) - p.limit; extra > 0 {
-		p.found = slices.Delete(p.found, 0, extra)
-	}
-}
+func (p *plan) trim() { p.found = telemetry.Newest(p.found, p.limit) }
 
 func (p *plan) answer() []telemetry.Event {
 	p.trim()
