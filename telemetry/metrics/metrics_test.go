@@ -354,31 +354,3 @@ func TestKill9LosesNothingAcknowledged(t *testing.T) {
 		}
 	}
 }
-
-// BenchmarkIngestPoints measures OTLP data points per second.
-func BenchmarkIngestPoints(b *testing.B) {
-	s := open(b, b.TempDir(), metrics.Options{})
-	const points = 1000
-	now := time.Now()
-	n := 0
-	for b.Loop() {
-		n++
-		e := export("v1", now.Add(time.Duration(n)*time.Millisecond))
-		m := e.scope.Metrics().AppendEmpty()
-		m.SetName("bea.jobs.completed")
-		sum := m.SetEmptySum()
-		sum.SetIsMonotonic(true)
-		sum.SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
-		for k := range points {
-			dp := sum.DataPoints().AppendEmpty()
-			dp.SetDoubleValue(float64(n))
-			dp.SetTimestamp(pcommon.NewTimestampFromTime(e.at))
-			dp.Attributes().PutStr("tenant_id", "t"+strconv.Itoa(k))
-			dp.Attributes().PutStr("outcome", "succeeded")
-		}
-		if r, err := s.AppendMetrics(b.Context(), "", e.Metrics); err != nil || r.Count != 0 {
-			b.Fatal(r, err)
-		}
-	}
-	b.ReportMetric(float64(n*points)/b.Elapsed().Seconds(), "points/s")
-}
