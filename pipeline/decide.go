@@ -42,6 +42,7 @@ type step struct {
 	outcome headgate.Outcome
 	reasons []string
 	message string
+	want    steering // of a tick
 }
 
 // meetsUsers reports whether the candidate may be serving users, so that
@@ -73,10 +74,11 @@ func decide(r Record, facts []Fact, now time.Time) step {
 		}
 		return step{do: doRun}
 	case headgate.StageCanary:
-		if s := r.State; s.verdict() == headgate.Insufficient && r.Plan.CanaryMax > 0 && s.Canary.ElapsedSeconds >= r.Plan.CanaryMax.Seconds() {
+		want := steer(r, facts)
+		if s := r.State; want.promote == nil && s.verdict() == headgate.Insufficient && r.Plan.CanaryMax > 0 && s.Canary.ElapsedSeconds >= r.Plan.CanaryMax.Seconds() {
 			return undecided(r, "CANARY_"+ReasonDeadlineExceeded)
 		}
-		return step{do: doTick}
+		return step{do: doTick, want: want}
 	case headgate.StageFull:
 		return step{do: doPromote}
 	default:
@@ -106,6 +108,9 @@ func decidePastDeadline(r Record, now time.Time) (step, bool) {
 	case v == headgate.Broken:
 		s.outcome, s.reasons = headgate.Inconclusive, []string{ReasonTelemetryBroken, code}
 		s.message = "the canary's telemetry was broken when its time was over"
+	case v == headgate.Pass:
+		s.outcome = headgate.Inconclusive
+		s.message = "the canary had passed, but nobody had resumed it when its time was over"
 	}
 	return s, true
 }

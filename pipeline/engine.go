@@ -196,7 +196,7 @@ func (e *Engine) perform(ctx context.Context, r Record, facts []Fact, now time.T
 	case doAdvance:
 		return e.advance(ctx, r, now, s.message)
 	case doTick:
-		return e.tick(ctx, r, now)
+		return e.tick(ctx, r, now, s.want)
 	case doPromote:
 		return e.promote(ctx, r, now)
 	case doRollback:

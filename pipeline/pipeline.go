@@ -92,6 +92,12 @@ type State struct {
 	Share float64 `json:"share,omitempty"`
 	// Steady is true when the share did not change at the last tick.
 	Steady bool `json:"steady,omitempty"`
+	// Wanted is the share that a person set, 0 for the plan's.
+	Wanted float64 `json:"wanted,omitempty"`
+	// Paused is true while a person keeps the canary from being promoted.
+	Paused bool `json:"paused,omitempty"`
+	// Promotions counts the demands to promote that were answered.
+	Promotions int `json:"promotions,omitempty"`
 	// Counts are the router's cumulative counts at the last committed tick.
 	Counts rollout.Counts `json:"counts,omitzero"`
 	// Ticks is the number of committed ticks.
@@ -134,6 +140,15 @@ const (
 	FactApproval    FactKind = "approval"
 	FactAbort       FactKind = "abort"
 	FactRollback    FactKind = "rollback"
+	// FactPause keeps a canary from being promoted and its share from rising
+	// until FactResume; it is judged on.
+	FactPause  FactKind = "pause"
+	FactResume FactKind = "resume"
+	// FactShare sets a canary's share, below the judge's limit.
+	FactShare FactKind = "share"
+	// FactPromote asks to end a canary in the candidate's favour, as far as
+	// [CheckPromotion] allows at the next look.
+	FactPromote FactKind = "promote"
 )
 
 // Fact is a signal: something that somebody told the engine. Facts are only
@@ -146,7 +161,9 @@ type Fact struct {
 	From    string           `json:"from,omitempty"`
 	Reason  string           `json:"reason,omitempty"`
 	Summary string           `json:"summary,omitempty"`
-	At      time.Time        `json:"at"`
+	// Share is a FactShare's, above 0 to 1.
+	Share float64   `json:"share,omitempty"`
+	At    time.Time `json:"at"`
 }
 
 // TickRow is one canary look with what the judge said about it.

@@ -49,9 +49,9 @@ func (e *Engine) apply(ctx context.Context, s rollout.Split) error {
 
 // tick looks once at the canary: first it grants the share, then at every
 // turn it judges, commits, and only then renews the router's lease.
-func (e *Engine) tick(ctx context.Context, r Record, now time.Time) error {
+func (e *Engine) tick(ctx context.Context, r Record, now time.Time, want steering) error {
 	if !r.State.Granted {
-		return e.grant(ctx, r, now)
+		return e.grant(ctx, r, now, want)
 	}
 	status, counts, err := e.look(ctx, r.Service)
 	if status != nil && r.State.Share > 0 && (status.Share == 0 || status.ReleaseID != r.ID) {
@@ -78,37 +78,29 @@ func (e *Engine) tick(ctx context.Context, r Record, now time.Time) error {
 	if d.Verdict != r.State.verdict() {
 		c.Events = append(c.Events, event(r, now, "canary_verdict", d.Verdict, d.Reason))
 	}
-	return e.act(ctx, c, d, j, now, status != nil)
+	return e.act(ctx, c, d, j, now, want, status != nil)
 }
 
-// act follows the judge's decision: it commits first and touches traffic
-// after. A lease of which it is not known that it still runs is not renewed:
+// act follows the judge's decision, and people's within it: it commits first
+// and touches traffic after. A lease of which it is not known that it still runs is not renewed:
 // the higher epoch would give a lapsed share again.
-func (e *Engine) act(ctx context.Context, c Commit, d canary.Decision, j *judge, now time.Time, leased bool) error {
+func (e *Engine) act(ctx context.Context, c Commit, d canary.Decision, j *judge, now time.Time, want steering, leased bool) error {
 	r := c.Record
-	switch d.Action {
-	case canary.Rollback:
+	switch {
+	case d.Action == canary.Rollback:
 		s := step{outcome: headgate.RolledBack, reasons: d.Reasons, message: d.Reason}
 		if d.Verdict == headgate.Broken {
 			s.outcome = headgate.Inconclusive
 		}
 		return e.commitRollback(ctx, c, now, s, triggerGate(d))
-	case canary.Promote:
+	case d.Action == canary.Promote && !want.paused:
 		e.closeStage(&c, now, headgate.Pass, nil, d.Reason)
 		enter(&c, headgate.StageFull, now)
+	case want.answer(&c, d, now):
+		e.closeStage(&c, now, d.Verdict, []string{ReasonManualPromotion}, "ended by "+want.promote.Actor+": "+want.promote.Reason)
+		enter(&c, headgate.StageFull, now)
 	default:
-		share := min(r.Plan.Share, d.Share)
-		// The trail tells when a limit comes and goes; the tick log has its course.
-		if limited := share < r.Plan.Share; limited != (r.State.Share < r.Plan.Share) {
-			kind := "canary_released"
-			if limited {
-				kind = "canary_throttled"
-			}
-			ev := event(r, now, kind, d.Verdict, d.Reason)
-			ev.Data = map[string]any{"share": share}
-			c.Events = append(c.Events, ev)
-		}
-		c.Record.State.Share, c.Record.State.Steady = share, share == r.State.Share
+		want.follow(&c, d, now)
 		c.Record.NextRunAt = now.Add(e.o.Tick)
 	}
 	if err := e.o.Store.Commit(ctx, c); err != nil {
@@ -140,7 +132,7 @@ func triggerGate(d canary.Decision) headgate.Gate {
 // grant takes the service's traffic and then gives the canary its share. What
 // the router counted before is committed first, so that every request of a
 // candidate is judged, also when the commit after the share was granted is lost.
-func (e *Engine) grant(ctx context.Context, r Record, now time.Time) error {
+func (e *Engine) grant(ctx context.Context, r Record, now time.Time, want steering) error {
 	status, counts, err := e.look(ctx, r.Service)
 	if err != nil {
 		return e.waitForRouter(ctx, r, now, err)
@@ -166,14 +158,16 @@ func (e *Engine) grant(ctx context.Context, r Record, now time.Time) error {
 	case !granted:
 		c.Record.State.Counts = counts
 	}
-	if err := e.apply(ctx, split(r, r.Plan.Share)); err != nil {
+	share := want.wanted(r)
+	if err := e.apply(ctx, split(r, share)); err != nil {
 		return e.waitForRouter(ctx, r, now, err)
 	}
-	c.Record.State.Granted, c.Record.State.Share, c.Record.State.Steady = true, r.Plan.Share, true
+	c.Record.State.Granted, c.Record.State.Share, c.Record.State.Steady = true, share, true
+	c.Record.State.Wanted = want.share
 	c.Record.State.Note = ""
 	c.Record.NextRunAt = now.Add(e.o.Tick)
-	ev := event(r, now, "canary_started", "", fmt.Sprintf("%.0f%% of the sessions of %s", r.Plan.Share*100, strings.Join(r.Plan.Tenants, ", ")))
-	ev.Data = map[string]any{"share": r.Plan.Share, "tenants": r.Plan.Tenants}
+	ev := event(r, now, "canary_started", "", fmt.Sprintf("%.4g%% of the sessions of %s", share*100, strings.Join(r.Plan.Tenants, ", ")))
+	ev.Data = map[string]any{"share": share, "tenants": r.Plan.Tenants}
 	c.Events = []headgate.Event{ev}
 	return e.o.Store.Commit(ctx, c)
 }

@@ -180,7 +180,11 @@ func doing(r client.Release) string {
 	case r.Phase == "rolling_back":
 		return "rolling back"
 	case r.Stage == headgate.StageCanary && r.Canary != nil:
-		return string(r.Canary.Verdict) + ": " + r.Canary.Reason
+		said := string(r.Canary.Verdict) + ": " + r.Canary.Reason
+		if r.Note != "" {
+			said = r.Note + "; " + said
+		}
+		return said
 	}
 	return r.Note
 }
