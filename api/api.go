@@ -73,7 +73,7 @@ func New(o Options) http.Handler {
 	}
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	if o.Forward != nil {
-		for _, p := range []string{"documents/", "evaluations", "evaluations/", "dlq/"} {
+		for _, p := range []string{"documents/", "evaluations", "evaluations/", "dlq/", "reviews/"} {
 			mux.HandleFunc("/api/v1/"+p, s.forward)
 		}
 	}

@@ -348,6 +348,15 @@ func (a *API) page(ctx context.Context, tenant string, r *http.Request) (int, an
 }
 
 func (a *API) deadLetters(ctx context.Context, tenant string, r *http.Request) (int, any, error) {
+	return list(ctx, a, tenant, r, a.opts.Store.DeadLetters)
+}
+
+func (a *API) reviews(ctx context.Context, tenant string, r *http.Request) (int, any, error) {
+	return list(ctx, a, tenant, r, a.opts.Store.Reviews)
+}
+
+// list answers the newest items of what the tenant may read.
+func list[T any](ctx context.Context, a *API, tenant string, r *http.Request, newest func(context.Context, string, int) ([]T, error)) (int, any, error) {
 	limit := 100
 	if q := r.URL.Query().Get("limit"); q != "" {
 		n, err := strconv.Atoi(q)
@@ -356,9 +365,9 @@ func (a *API) deadLetters(ctx context.Context, tenant string, r *http.Request) (
 		}
 		limit = n
 	}
-	items := []store.DeadLetter{}
+	items := []T{}
 	for _, t := range a.readable(tenant) {
-		some, err := a.opts.Store.DeadLetters(ctx, t, limit-len(items))
+		some, err := newest(ctx, t, limit-len(items))
 		if err != nil {
 			return 0, nil, err
 		}

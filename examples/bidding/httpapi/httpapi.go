@@ -124,6 +124,7 @@ func (a *API) routes() []route {
 		{"POST", "/api/v1/evaluations/{evaluation_id}/resume", false, a.resume},
 		{"GET", "/api/v1/jobs/{job_id}", false, a.job},
 		{"GET", "/api/v1/dlq/items", false, a.deadLetters},
+		{"GET", "/api/v1/reviews/items", false, a.reviews},
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 	"github.com/headgate/headgate/examples/bidding/dataset"
 	"github.com/headgate/headgate/examples/bidding/httpapi"
 	"github.com/headgate/headgate/examples/bidding/quality"
+	"github.com/headgate/headgate/examples/bidding/store"
 )
 
 const rulePack = "tender-2026.1"
@@ -92,6 +93,20 @@ func TestReviewedEvaluation(t *testing.T) {
 	_, err = c.Resume(t.Context(), waiting.EvaluationID, waiting.Interrupt.ResumeToken, "approve", "li")
 	if code(err) != "RESUME_TOKEN_INVALID" {
 		t.Errorf("a used resume token gives %v", err)
+	}
+	for tenant, want := range map[string]int{"acme": 1, "borealis": 0} {
+		status, body := do(t, s, "GET", "/api/v1/reviews/items", tenant, "", "")
+		var got struct {
+			Data struct{ Items []store.Reviewed }
+		}
+		if err := json.Unmarshal([]byte(body), &got); err != nil || status != 200 || len(got.Data.Items) != want {
+			t.Fatalf("%s sees %d %s (%v), want %d reviews", tenant, status, body, err, want)
+		}
+		for _, r := range got.Data.Items {
+			if r.EvaluationID != waiting.EvaluationID || r.Decision != "edit_scores" || r.Editor != "li" {
+				t.Errorf("review %+v, want li's edit_scores of %s", r, waiting.EvaluationID)
+			}
+		}
 	}
 }
 

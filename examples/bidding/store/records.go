@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/headgate/headgate"
@@ -255,4 +256,38 @@ func (tx *Tx) Resume(ctx context.Context, tenant, id, token string, r Review) er
 			"the evaluation does not wait with this resume_token; read the report again").Wrap(err)
 	}
 	return tx.s.tel.RecordEvent(ctx, tx, "evaluation_reviewed", map[string]string{"evaluation_id": id, "decision": r.Decision})
+}
+
+// Reviewed is a review with the evaluation that it decided.
+type Reviewed struct {
+	ID           string `json:"review_id"`
+	EvaluationID string `json:"evaluation_id"`
+	Review
+	ReviewedAt time.Time `json:"reviewed_at"`
+}
+
+// Reviews returns the tenant's newest reviews, at most limit.
+func (s *Store) Reviews(ctx context.Context, tenant string, limit int) ([]Reviewed, error) {
+	rows, err := s.read.QueryContext(ctx, `SELECT id, review, updated_ns FROM evaluations
+		WHERE tenant_id=? AND review<>'' ORDER BY updated_ns DESC LIMIT ?`, tenant, limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	out := []Reviewed{}
+	for rows.Next() {
+		var r Reviewed
+		var review string
+		var at int64
+		if err := rows.Scan(&r.EvaluationID, &review, &at); err != nil {
+			return nil, err
+		}
+		if err := json.Unmarshal([]byte(review), &r.Review); err != nil {
+			return nil, fmt.Errorf("review of %s: %w", r.EvaluationID, err)
+		}
+		// An evaluation is reviewed once.
+		r.ID, r.ReviewedAt = "rev_"+strings.TrimPrefix(r.EvaluationID, "eval_"), time.Unix(0, at).UTC()
+		out = append(out, r)
+	}
+	return out, rows.Err()
 }
