@@ -118,6 +118,7 @@ func (s *server) registerReleases(a huma.API) {
 				return s.Plane.Abort(ctx, who, in.ID, in.Body.Reason)
 			})
 		})
+	s.registerManual(a)
 	huma.Register(a, op(http.MethodGet, "/jobs/{id}", "get-job", "A replay that runs after a rollback"),
 		func(ctx context.Context, in *releaseID) (*reply[control.Job], error) {
 			who, err := must(ctx, access.Viewer)

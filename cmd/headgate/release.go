@@ -18,11 +18,13 @@ import (
 )
 
 func newReleaseCommand(a *app) *cobra.Command {
-	return group("release", "Run, watch and steer releases",
+	c := group("release", "Run, watch and steer releases",
 		newReleaseRunCommand(a), newReleaseListCommand(a), newReleaseShowCommand(a), newReleaseWatchCommand(a),
 		newReleaseActCommand(a, "approve", "Let a release that waits for a person go on", (*client.Client).Approve),
 		newReleaseActCommand(a, "abort", "Stop a release; under user traffic that is a rollback", (*client.Client).Abort),
 		newReleaseOverrideCommand(a), newReleaseReportCommand(a))
+	c.AddCommand(newSteerCommands(a)...)
+	return c
 }
 
 const exitCodes = "Exit codes: 0 promoted, 1 error or aborted, 2 usage, 3 blocked by a gate, 4 rolled back, 5 inconclusive."
