@@ -204,7 +204,8 @@ func (w *world) releasesAreTheirTenants(t *testing.T) {
 		w.refuse(t, "POST", "/internal"+path, body.with("release_id", id), 404, "RELEASE_NOT_FOUND", other)
 	}
 	for path, body := range map[string]object{
-		"/abort": {"reason": "not mine"}, "/approve": {"reason": "not mine"}, "/gates/cost/evaluate": nil, "/bundle": nil,
+		"/abort": {"reason": "not mine"}, "/approve": {"reason": "not mine"}, "/pause": {"reason": "not mine"}, "/promote": {"reason": "not mine"},
+		"/share": {"reason": "not mine", "share": 0.1}, "/gates/cost/evaluate": nil, "/bundle": nil,
 		"/stages/build": {"verdict": "pass"}, "/overrides": {"gate": "cost", "reason": "not mine", "expires_s": 60},
 		"/evidence?gate=security&format=gitleaks&name=a.json": nil,
 	} {

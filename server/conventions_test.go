@@ -167,6 +167,9 @@ func (w *world) rolesDoWhatTheyAreFor(t *testing.T) {
 		{"POST", "/releases/rel-roles/stages/build", object{"verdict": "pass"}, access.Releaser},
 		{"POST", "/releases/rel-roles/approve", reason, access.Approver},
 		{"POST", "/releases/rel-roles/overrides", object{"gate": "cost", "reason": "a test of roles", "expires_s": 60}, access.Approver},
+		{"POST", "/releases/rel-roles/pause", reason, access.Releaser},
+		{"POST", "/releases/rel-roles/resume", reason, access.Releaser},
+		{"POST", "/releases/rel-roles/share", object{"reason": "a test of roles", "share": 0.2}, access.Releaser},
 		{"POST", "/releases/rel-roles/abort", reason, access.Releaser},
 	} {
 		for _, role := range []access.Role{access.Viewer, access.Releaser, access.Approver} {
