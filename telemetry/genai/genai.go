@@ -47,8 +47,8 @@ const (
 // its spans are not counted as well.
 const settle = 90 * time.Second
 
-// maxSeries bounds what is counted; beyond it the model or the evaluation has
-// no name any more.
+// maxSeries bounds what is counted apart. Beyond it models and evaluations have
+// no name any more, and then senders neither; nothing is lost.
 const maxSeries = 10_000
 
 // Counter counts tokens, cost and scores since it was made. It is safe for
@@ -58,7 +58,6 @@ type Counter struct {
 	fields   map[string]string // attribute as sent → the conventions' name
 	types    map[string]string // older token types
 	instance string
-	since    time.Time
 
 	mu       sync.Mutex
 	series   map[series]*histogram
@@ -91,9 +90,9 @@ var bounds = map[string][]float64{
 
 // New returns a counter that understands the dictionary's names. boot must
 // differ between processes, so that their counts add up.
-func New(d *dictionary.Dictionary, prices dictionary.Prices, boot string, now time.Time) *Counter {
+func New(d *dictionary.Dictionary, prices dictionary.Prices, boot string) *Counter {
 	c := &Counter{
-		prices: prices, fields: make(map[string]string), instance: "headgate-" + boot, since: now,
+		prices: prices, fields: make(map[string]string), instance: "headgate-" + boot,
 		series: make(map[series]*histogram), measured: make(map[service]bool),
 	}
 	for _, key := range []string{attrModel, attrResponseModel, attrTokenType, attrInput, attrOutput, attrEvaluation, attrScore} {
@@ -131,7 +130,7 @@ type number struct {
 	ok    bool
 }
 
-func (c *Counter) read(a pcommon.Map) (f facts, any bool) {
+func (c *Counter) read(a pcommon.Map) (f facts, some bool) {
 	for k, v := range a.All() {
 		if k == telemetry.AttrTenant {
 			f.tenant = v.AsString()
@@ -141,7 +140,7 @@ func (c *Counter) read(a pcommon.Map) (f facts, any bool) {
 		if !known {
 			continue
 		}
-		any = true
+		some = true
 		switch key {
 		case attrModel:
 			f.model = v.AsString()
@@ -157,7 +156,7 @@ func (c *Counter) read(a pcommon.Map) (f facts, any bool) {
 			f.score = numeric(v)
 		}
 	}
-	return f, any
+	return f, some
 }
 
 func numeric(v pcommon.Value) number {
@@ -199,10 +198,9 @@ func (c *Counter) Traces(tenant string, td ptrace.Traces) Tally {
 		src := telemetry.SourceOf(rs.Resource())
 		for _, ss := range rs.ScopeSpans().All() {
 			for _, span := range ss.Spans().All() {
-				f, any := c.read(span.Attributes())
-				if any {
-					model := cmp.Or(f.model, f.responseModel)
-					t.addTokens(src, f, model)
+				f, some := c.read(span.Attributes())
+				if some {
+					t.addTokens(src, f, cmp.Or(f.model, f.responseModel))
 				}
 				for _, e := range span.Events().All() {
 					if e.Name() == eventEvaluation {
@@ -265,7 +263,10 @@ func (c *Counter) Add(t Tally, now time.Time) {
 		h, known := c.series[o.series]
 		if !known && len(c.series) >= maxSeries {
 			o.label = ""
-			h, known = c.series[o.series]
+			if h, known = c.series[o.series]; !known {
+				o.source = telemetry.Source{}
+				h, known = c.series[o.series]
+			}
 		}
 		if !known {
 			h = &histogram{first: now, counts: make([]uint64, len(bounds[o.metric])+1)}

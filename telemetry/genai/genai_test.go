@@ -2,7 +2,7 @@ package genai_test
 
 import (
 	"maps"
-	"strings"
+	"strconv"
 	"testing"
 	"time"
 
@@ -55,7 +55,7 @@ func setup(t *testing.T, prices string) *world {
 		}
 	})
 	now := time.Now().Add(-5 * time.Minute)
-	return &world{Counter: genai.New(d, p, "boot", now), t: t, d: d, store: store, now: now}
+	return &world{Counter: genai.New(d, p, "boot"), t: t, d: d, store: store, now: now}
 }
 
 func resource(res pcommon.Resource) {
@@ -225,13 +225,26 @@ func TestEvaluations(t *testing.T) {
 	expect(t, w.export(time.Second), map[string]float64{"evaluation_score_avg": 0.6})
 }
 
-func TestManyModelsStayBounded(t *testing.T) {
+func TestManySendersStayBounded(t *testing.T) {
 	t.Parallel()
 	w := setup(t, "")
-	for i := range 10_010 {
-		w.spans("", attrs{"gen_ai.request.model": strings.Repeat("m", i%50) + time.Duration(i).String(), "gen_ai.usage.input_tokens": 1, "tenant_id": "acme"})
+	const all = 10_500
+	for i := range all {
+		w.spans("", attrs{"gen_ai.request.model": strconv.Itoa(i), "gen_ai.usage.input_tokens": 1, "tenant_id": "tenant-" + strconv.Itoa(i)})
 	}
-	if md := w.Export(w.now.Add(later)); md.MetricCount() > 10_001 {
-		t.Errorf("%d series", md.MetricCount())
+	md := w.Export(w.now.Add(later))
+	if n := md.MetricCount(); n > 10_001 {
+		t.Errorf("%d series", n)
+	}
+	var tokens float64
+	for _, rm := range md.ResourceMetrics().All() {
+		for _, sm := range rm.ScopeMetrics().All() {
+			for _, m := range sm.Metrics().All() {
+				tokens += m.Histogram().DataPoints().At(0).Sum()
+			}
+		}
+	}
+	if tokens != all {
+		t.Errorf("%v tokens are counted, want %d", tokens, all)
 	}
 }

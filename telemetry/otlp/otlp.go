@@ -92,7 +92,7 @@ func (r *Receiver) Start(grpcListener, httpListener net.Listener) error {
 		if err != nil {
 			return err
 		}
-		r.GenAI = genai.New(d, dictionary.Prices{}, rand.Text()[:8], r.Now())
+		r.GenAI = genai.New(d, dictionary.Prices{}, rand.Text()[:8])
 	}
 	if r.Logger == nil {
 		r.Logger = slog.New(slog.DiscardHandler)
