@@ -129,7 +129,7 @@ func (j *Judge) pending(d Decision) Decision {
 		d.say(CodeThrottled, fmt.Sprintf("The candidate seems to fail more often than stable (%s against %s); its share is limited to %s until that is certain.",
 			j.candidate, j.stable, percent(d.Share)))
 	case j.candidate.Requests == 0:
-		d.say(CodeNoTraffic, "No request has reached the candidate yet.")
+		d.say(CodeNoTraffic, "No request has reached the candidate yet."+j.whenIdle())
 	case j.stable.Requests == 0:
 		d.say(CodeNoStable, "No request has reached stable, so there is nothing to compare with.")
 	case len(d.Breaches) > 0:
@@ -220,6 +220,17 @@ func Estimate(cfg Config, requestsPerSecond, share, errorRate float64) (time.Dur
 		return 0, false
 	}
 	return duration(seconds), true
+}
+
+// whenIdle says what a pass would take, while there is no traffic to tell from.
+func (j *Judge) whenIdle() string {
+	if j.idle == "" {
+		j.idle = " No traffic decides nothing."
+		if d, ok := Estimate(j.cfg, 10, 0.1, 0); ok {
+			j.idle = " At 10 requests a second, a tenth of them to the candidate, a pass takes about " + span(d.Seconds()) + "."
+		}
+	}
+	return j.idle
 }
 
 // String returns for example "0.5 % (20 of 4000)".

@@ -17,7 +17,8 @@ import (
 
 // Judge turns ticks into decisions. It is not safe for concurrent use.
 type Judge struct {
-	cfg Config
+	cfg  Config
+	idle string // see whenIdle
 
 	start   time.Time // of the first interval
 	last    time.Time // end of the last interval taken

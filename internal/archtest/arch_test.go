@@ -36,8 +36,12 @@ var (
 	// joins what it reads through telemetry's port; it stores nothing.
 	ports = slices.Concat([]string{"", "access/...", "control/...", "dictionary/...", "evidence/...", "telemetry", "telemetry/timeline"}, judges, actors)
 	// adapters touch the world: disks, networks, other people's formats.
-	adapters = []string{"store/...", "traffic/...", "telemetry/...", "api/...", "web/..."}
-	world    = []string{"os", "os/exec", "net", "net/http", "database/sql", "log/slog"}
+	adapters = []string{"store/...", "traffic/...", "telemetry/...", "vitals/...", "api/...", "web/..."}
+	// shared are what sibling adapters have in common: how a foreign server is
+	// asked, and what the GenAI conventions call things. telemetry/verify, on the
+	// other side, opens every store of its tree to check it.
+	shared = []string{"telemetry/internal/...", "telemetry/genai"}
+	world  = []string{"os", "os/exec", "net", "net/http", "database/sql", "log/slog"}
 )
 
 var layers = []layer{
@@ -74,6 +78,10 @@ var layers = []layer{
 	{
 		packages: []string{"telemetry/..."}, may: []string{"", "dictionary/..."},
 		why: "telemetry comes in and is stored; nothing of what is decided about it may flow back",
+	},
+	{
+		packages: []string{"vitals/..."}, may: []string{"", "dictionary/...", "telemetry"},
+		why: "the server's own figures go the way of everybody's telemetry; nothing that decides knows of them",
 	},
 	{
 		packages: []string{"traffic/..."}, may: []string{"", "rollout/...", "canary/..."},
@@ -229,6 +237,9 @@ func sideways(p, imported string) string {
 		return ""
 	}
 	if strings.HasPrefix(imported, p+"/") || strings.HasPrefix(p, imported+"/") {
+		return ""
+	}
+	if anyWithin(imported, shared) || p == "telemetry/verify" {
 		return ""
 	}
 	return "a sibling adapter; share through " + top(p) + " or a port instead"

@@ -15,8 +15,10 @@ func insertEvent(ctx context.Context, tx *sql.Tx, key string, ev headgate.Event)
 	if err != nil {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO events (key, release_id, tenant_id, kind, event) VALUES (NULLIF(?, ''), ?, ?, ?, ?)
-		ON CONFLICT DO NOTHING`, key, ev.ReleaseID, ev.TenantID, ev.Kind, doc)
+	// A conflict would use up a number, and the trail must have no holes.
+	_, err = tx.ExecContext(ctx, `INSERT INTO events (key, release_id, tenant_id, kind, event)
+		SELECT NULLIF(?, ''), ?, ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM events WHERE key = NULLIF(?, ''))`,
+		key, ev.ReleaseID, ev.TenantID, ev.Kind, doc, key)
 	return err
 }
 
