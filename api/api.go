@@ -68,6 +68,7 @@ func New(o Options) http.Handler {
 	mux := http.NewServeMux()
 	s.register(humago.New(mux, s.config()))
 	s.pages(mux)
+	s.ofrep(mux)
 	if o.Prometheus != nil {
 		mux.Handle("/prometheus/", http.StripPrefix("/prometheus", o.Prometheus(visibleTenant)))
 	}
@@ -77,7 +78,7 @@ func New(o Options) http.Handler {
 			mux.HandleFunc("/api/v1/"+p, s.forward)
 		}
 	}
-	return drain(s.measure(mux, s.identify(s.recoverPanics(s.authenticate(s.forwardJobs(s.route(mux)))))))
+	return drain(s.measure(mux, s.identify(s.recoverPanics(apiKey(s.authenticate(s.forwardJobs(s.route(mux))))))))
 }
 
 // forwardJobs lets a development server answer for the jobs of the service

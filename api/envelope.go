@@ -140,8 +140,14 @@ func humaError(ctx context.Context, status int, msg string, errs ...error) huma.
 	return failure(ctx, headgate.Invalidf("%s: %s", fields[0]["field"], fields[0]["problem"]).With("fields", fields))
 }
 
-// WriteError answers a request with an error in the envelope.
+// WriteError answers a request with an error in the envelope, or as the
+// protocol wants it that fixes the path's form.
 func WriteError(w http.ResponseWriter, r *http.Request, err error) {
+	if strings.HasPrefix(r.URL.Path, ofrepPrefix) {
+		fail := flagErrorOf(r, err)
+		writeFlags(w, fail.status, fail)
+		return
+	}
 	e := failure(r.Context(), err)
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("x-trace-id", e.Meta.TraceID)

@@ -114,6 +114,8 @@ type Service struct {
 	Feedback *feedback.Loop
 	// Credential returns the bearer token of a tenant, "" for none.
 	Credential func(tenant string) string
+
+	flags *flagCache
 }
 
 // Options configure a [Plane]. All but Now are required.
@@ -169,7 +171,8 @@ func (p *Plane) Wakes(wake func()) { p.wake = wake }
 // Add puts a service under control. The parts that act on it are made here;
 // the router and the credentials are the caller's.
 func (p *Plane) Add(ctx context.Context, svc config.Service, suite *replay.Suite, router rollout.Router, credential func(string) string) error {
-	s := &Service{Service: svc, Suite: suite, Router: router, Credential: credential}
+	flags := &flagCache{}
+	s := &Service{Service: svc, Suite: suite, Router: watchedRouter{router, flags}, Credential: credential, flags: flags}
 	s.Canary = svc.Canary.Resolve(p.o.Settings)
 	s.Rollback = p.newExecutor(s)
 	s.Feedback = p.newLoop(s)

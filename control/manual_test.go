@@ -92,7 +92,9 @@ func TestManualControlIsRefused(t *testing.T) {
 	other := access.Identity{Name: "otto", Role: access.Operator, Tenants: []string{"borealis"}, TenantID: "borealis"}
 	quiet := inCanary(headgate.Insufficient, canary.CodeMoreData)
 	paused := func(r *pipeline.Record) { quiet(r); r.State.Paused = true }
-	stage := func(s headgate.Stage) func(*pipeline.Record) { return func(r *pipeline.Record) { quiet(r); r.Stage = s } }
+	stage := func(s headgate.Stage) func(*pipeline.Record) {
+		return func(r *pipeline.Record) { quiet(r); r.Stage = s }
+	}
 	rollingBack := func(r *pipeline.Record) { quiet(r); r.Phase = pipeline.PhaseRollingBack }
 	done := func(r *pipeline.Record) { quiet(r); r.Phase, r.Outcome = pipeline.PhaseDone, headgate.Blocked }
 	pause := func(f *fixture, who access.Identity) error { return f.Pause(t.Context(), who, "rel-1", "why") }
