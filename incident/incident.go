@@ -173,12 +173,22 @@ func (n *Notifier) letGo(g *group) {
 
 // Resolve ends the alerts in hand that ev ends. It never blocks.
 func (n *Notifier) Resolve(ev headgate.Event) {
+	n.end(ev.Time, func(a alert.Alert) bool { return a.EndedBy(ev) })
+}
+
+// End ends the alert in hand that has the fingerprint, for what no event ends.
+// It never blocks.
+func (n *Notifier) End(fingerprint string, at time.Time) {
+	n.end(at, func(a alert.Alert) bool { return a.Fingerprint == fingerprint })
+}
+
+func (n *Notifier) end(at time.Time, over func(alert.Alert) bool) {
 	var ended []alert.Alert
 	n.mu.Lock()
 	for _, g := range n.groups {
 		for _, h := range g.hands {
-			if h.endedAt.IsZero() && h.EndedBy(ev) {
-				h.endedAt = ev.Time
+			if h.endedAt.IsZero() && over(h.Alert) {
+				h.endedAt = at
 				ended = append(ended, h.Alert)
 			}
 		}
@@ -190,6 +200,13 @@ func (n *Notifier) Resolve(ev headgate.Event) {
 	if len(ended) > 0 {
 		n.poke()
 	}
+}
+
+// InHand is the number of alerts that are not over, or whose end is not told.
+func (n *Notifier) InHand() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.held
 }
 
 // Counts returns what has happened so far.

@@ -15,6 +15,7 @@ const alertMemory = 24 * time.Hour
 
 // notify tells people what they have to know at once, and that it is over.
 func (s *Server) notify(ev headgate.Event) {
+	s.observe(ev)
 	s.alerts.Resolve(ev)
 	if _, ok := alert.FromEvent(ev, alert.Service{}); !ok {
 		return

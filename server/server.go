@@ -34,6 +34,7 @@ import (
 	"github.com/headgate/headgate/telemetry/metrics"
 	"github.com/headgate/headgate/telemetry/otlp"
 	"github.com/headgate/headgate/traffic/proxy"
+	"github.com/headgate/headgate/vitals"
 )
 
 // stopTimeout bounds how long Stop waits for requests in flight.
@@ -68,6 +69,8 @@ type Server struct {
 	events   *events.Store
 	arrivals *arrivals
 	alerts   *incident.Notifier
+	dict     *dictionary.Dictionary
+	vitals   *vitals.Vitals
 	otlp     *otlp.Receiver
 	plane    *control.Plane
 	engine   *pipeline.Engine
@@ -113,16 +116,22 @@ func (s *Server) open(ctx context.Context) error {
 	s.otlp = &otlp.Receiver{
 		Metrics: s.arrivals, Logs: s.events, Traces: s.events, Logger: s.o.Logger, Authenticate: s.authenticateTelemetry(),
 		// Gates read the receiver's own counters too, and wait for them.
-		ReportEvery: time.Second,
+		ReportEvery: time.Second, ItemsPerSecond: tenantItems,
 	}
 	if s.alerts, err = incident.New(incident.Config{Webhook: s.o.Settings.AlertWebhook, Logger: s.o.Logger}); err != nil {
+		return err
+	}
+	if s.dict, err = dictionary.Load(s.o.Settings.MetricsNamespace); err != nil {
+		return err
+	}
+	if s.vitals, err = s.newVitals(ctx); err != nil {
 		return err
 	}
 	if s.plane, err = s.newPlane(dir); err != nil {
 		return err
 	}
 	s.engine = pipeline.New(pipeline.Options{
-		Store: s.db, Router: s.plane.Router, Observe: s.plane.Observe, Rollback: s.plane.Rollback, Publish: s.plane.Publish,
+		Store: s.db, Router: s.plane.Router, Observe: s.tick, Rollback: s.plane.Rollback, Publish: s.plane.Publish,
 		Runners: map[headgate.Stage]pipeline.Runner{
 			headgate.StageContract: s.plane.Contract, headgate.StageReplay: s.plane.Replay, headgate.StageGateD: s.plane.GateD,
 			headgate.StageRollout: s.plane.Ready, headgate.StageFeedback: s.plane.GateF,
@@ -141,7 +150,7 @@ func (s *Server) open(ctx context.Context) error {
 	s.http = &http.Server{
 		Handler: api.New(api.Options{
 			Plane: s.plane, Credentials: s.db, Version: s.o.Version, Logger: s.o.Logger,
-			Development: s.o.Development, Forward: s.forward(), Prometheus: s.metrics.Handler,
+			Development: s.o.Development, Forward: s.forward(), Prometheus: s.metrics.Handler, Measured: s.vitals.Request,
 		}),
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(s.o.Logger.Handler(), slog.LevelWarn),
@@ -166,17 +175,13 @@ func (s *Server) newPlane(dir string) (*control.Plane, error) {
 	if err != nil {
 		return nil, err
 	}
-	dict, err := dictionary.Load(s.o.Settings.MetricsNamespace)
-	if err != nil {
-		return nil, err
-	}
 	rules, err := s.rules()
 	if err != nil {
 		return nil, err
 	}
 	return control.New(control.Options{
 		Settings: s.o.Settings, Store: s.db, Log: evidence.NewLog(s.db.EvidenceLog(), keys), Blobs: blobs, Rules: rules,
-		Dictionary: dict, Figures: s.metrics, Stories: stories{s.events}, Freshness: s.freshness, Notify: s.notify,
+		Dictionary: s.dict, Figures: s.metrics, Stories: stories{s.events}, Freshness: s.freshness, Notify: s.notify,
 		Version: s.o.Version, Logger: s.o.Logger,
 	}), nil
 }
@@ -197,21 +202,6 @@ func (s *Server) rules() (gate.RuleSet, error) {
 		}
 	}
 	return rules, nil
-}
-
-// authenticateTelemetry checks who sends telemetry: anybody in development,
-// else the holder of any credential.
-func (s *Server) authenticateTelemetry() func(context.Context, string) (string, error) {
-	if s.o.Development {
-		return nil
-	}
-	return func(ctx context.Context, bearer string) (string, error) {
-		who, err := access.Verify(ctx, s.db, bearer, time.Now())
-		if err != nil || len(who.Tenants) != 1 {
-			return "", err
-		}
-		return who.Tenants[0], nil
-	}
 }
 
 // Start listens and begins to work. It returns once everything is ready.
@@ -250,7 +240,7 @@ func (s *Server) Start(ctx context.Context) error {
 		ln, scheme = tls.NewListener(ln, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}), "https"
 	}
 	s.addr = scheme + "://" + ln.Addr().String()
-	if err := s.reopenAlerts(ctx); err != nil {
+	if err := errors.Join(s.reopenAlerts(ctx), s.watchFigures()); err != nil {
 		return errors.Join(err, ln.Close())
 	}
 	s.running.Go(func() { s.alerts.Run(ctx) })
@@ -317,6 +307,11 @@ func (s *Server) Stop() error {
 
 func (s *Server) close() error {
 	var errs []error
+	if s.vitals != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), vitalsTimeout)
+		defer cancel()
+		errs = append(errs, s.vitals.Stop(ctx))
+	}
 	if s.events != nil {
 		errs = append(errs, s.events.Close())
 	}

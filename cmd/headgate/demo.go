@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -64,7 +65,11 @@ type demoRow struct {
 	// FailedRequests are all that failed for users while the release ran.
 	FailedRequests    int64 `json:"failed_requests"`
 	CandidateRequests int64 `json:"candidate_requests"`
-	Evidence          int   `json:"evidence"`
+	// Why says in one paragraph what failed, and Trace is where an example can
+	// be read while the demo runs.
+	Why      string `json:"why,omitempty"`
+	Trace    string `json:"trace,omitempty"`
+	Evidence int    `json:"evidence"`
 }
 
 // demo is a running demonstration.
@@ -262,8 +267,14 @@ func (d *demo) row(ctx context.Context, rel client.Release, stats traffic.Stats)
 		return row, err
 	}
 	for _, ev := range events {
-		if ev.Kind == "rollback_triggered" {
+		switch ev.Kind {
+		case "rollback_triggered":
 			row.DetectionS = ev.Time.Sub(arm.FirstBad).Seconds()
+		case "rollback_explained":
+			row.Why = ev.Message
+			if id, _ := ev.Data["trace_id"].(string); id != "" {
+				row.Trace = d.client.URL() + "/trace/" + url.PathEscape(id)
+			}
 		}
 	}
 	row.RestoredS = arm.Last.Sub(arm.FirstBad).Seconds()
@@ -303,7 +314,18 @@ func (d *demo) show(rows []demoRow, asJSON bool) error {
 			fmt.Sprint(r.FailedRequests), fmt.Sprint(r.CandidateRequests), fmt.Sprint(r.Evidence),
 		})
 	}
-	return d.a.table([]string{"release", "outcome", "why", "detected", "restored", "failed", "candidate", "evidence"}, cells)
+	if err := d.a.table([]string{"release", "outcome", "why", "detected", "restored", "failed", "candidate", "evidence"}, cells); err != nil {
+		return err
+	}
+	for _, r := range rows {
+		if r.Why != "" {
+			fmt.Fprintf(d.a.stdout, "\n%s: %s\n", r.ReleaseID, printable(r.Why))
+		}
+		if r.Trace != "" {
+			fmt.Fprintf(d.a.stdout, "  the story of one failed request: %s\n", r.Trace)
+		}
+	}
+	return nil
 }
 
 func demoSeconds(s float64) string {
