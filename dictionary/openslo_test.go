@@ -218,6 +218,7 @@ func TestPrices(t *testing.T) {
 		"twice":         {"model: large-2,", `model: "large-*",`, "priced twice"},
 		"negative":      {"input: 0.02", "input: -1", "zero or more"},
 		"not a number":  {"input: 0.02", "input: .nan", "zero or more"},
+		"infinite":      {"input: 0.02", "input: .inf", "zero or more"},
 		"missing":       {", output: 0.06", "", "needs model, input and output"},
 		"star within":   {"large-2-mini*", "large-*-mini*", "at its end only"},
 		"unknown field": {"input: 0.02", "inputs: 0.02", "line 5"},
@@ -226,4 +227,37 @@ func TestPrices(t *testing.T) {
 			t.Errorf("%s: got %v, want %q", name, err, tt.want)
 		}
 	}
+}
+
+// FuzzExtraDefinitions loads whatever a user's file may hold: it is read or
+// refused with findings, and what is read gives rules.
+func FuzzExtraDefinitions(f *testing.F) {
+	f.Add([]byte(bad(openSLO)))
+	f.Add([]byte("apiVersion: openslo/v1\nkind: SLO\n"))
+	f.Add([]byte("apiVersion: openslo/v1\nkind: SLO\nspec: {objectives: [{target: 0.5}], ratioMetric: {total: {}}}\n---\nnull\n"))
+	f.Add([]byte("file_format: definition/2\nattributes: [{key: a, brief: b, annotations: {headgate: {aliases: [a, a]}}}]\n"))
+	f.Add([]byte(preamble))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		d, err := dictionary.Load("", fstest.MapFS{"extra.yaml": {Data: text}})
+		if err != nil {
+			return
+		}
+		if _, err := d.Rules(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func FuzzPrices(f *testing.F) {
+	f.Add([]byte(priceTable), "large-2")
+	f.Add([]byte("currency: USD\nper_tokens: 1000\nmodels: [{model: '*', input: .inf, output: 0}]\n"), "")
+	f.Fuzz(func(t *testing.T, text []byte, model string) {
+		p, err := dictionary.LoadPrices(text)
+		if err != nil {
+			return
+		}
+		if usd, ok := p.Token(model, "input"); ok && (math.IsNaN(usd) || math.IsInf(usd, 0) || usd < 0) {
+			t.Errorf("%s costs %v", model, usd)
+		}
+	})
 }

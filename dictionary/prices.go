@@ -2,6 +2,7 @@ package dictionary
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"strings"
 
@@ -55,7 +56,7 @@ func LoadPrices(text []byte) (Prices, error) {
 		switch {
 		case m.Model == "" || m.Input == nil || m.Output == nil:
 			return invalid("model %q needs model, input and output", m.Model)
-		case !(*m.Input >= 0 && *m.Output >= 0): // catches NaN too
+		case !validPrice(*m.Input) || !validPrice(*m.Output):
 			return invalid("model %q has a price that is not zero or more", m.Model)
 		case seen[m.Model]:
 			return invalid("model %q is priced twice", m.Model)
@@ -69,6 +70,8 @@ func LoadPrices(text []byte) (Prices, error) {
 	})
 	return Prices{table.Models}, nil
 }
+
+func validPrice(usd float64) bool { return usd >= 0 && !math.IsInf(usd, 1) }
 
 // rank orders patterns: exact names, then prefixes by length.
 func (m modelPrice) rank() int {
