@@ -261,6 +261,10 @@ func (a *API) report(ctx context.Context, tenant string, r *http.Request) (int, 
 	case store.StatusQueued, store.StatusResuming:
 		return 0, nil, headgate.Errorf("REPORT_NOT_READY", headgate.ClassTransient, "the evaluation is still %s; poll its job and ask again", e.Status)
 	case store.StatusFailed:
+		// So that the story of this answer leads to what failed.
+		if job, err := a.opts.Store.JobOf(ctx, tenant, id); err == nil {
+			instrument.Annotate(ctx, instrument.Fields{JobID: job})
+		}
 		return 0, nil, headgate.Errorf("EVALUATION_FAILED", headgate.ClassPermanent, "the evaluation failed; /api/v1/dlq/items says why")
 	}
 	view := reportView{EvaluationID: id, ProjectID: e.ProjectID, SupplierID: e.SupplierID, Status: e.Status, Report: *e.Report, Review: e.Review, UpdatedAt: e.UpdatedAt}

@@ -102,6 +102,17 @@ const due = `SELECT id FROM jobs WHERE
 	OR (status='running' AND lease_until_ns<=?1 AND (version=?2 OR lease_until_ns<=?3))
 	ORDER BY run_at_ns LIMIT 1`
 
+// JobOf returns the id of the newest job of a tenant about a document or an
+// evaluation; empty when there is none.
+func (s *Store) JobOf(ctx context.Context, tenant, subject string) (string, error) {
+	var id string
+	err := s.read.QueryRowContext(ctx, `SELECT id FROM jobs WHERE tenant_id=? AND subject_id=? ORDER BY created_ns DESC LIMIT 1`, tenant, subject).Scan(&id)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", nil
+	}
+	return id, err
+}
+
 // Lease takes the next due job for owner until the lease runs out, or returns
 // nil. A job whose worker died comes back with its attempt counted.
 func (s *Store) Lease(ctx context.Context, owner, version string, lease time.Duration) (*Job, error) {
