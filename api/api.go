@@ -134,6 +134,7 @@ func (s *server) register(a huma.API) {
 	s.registerOps(a)
 	s.registerReleases(a)
 	s.registerRules(a)
+	s.registerQuarantine(a)
 	s.registerTelemetry(a)
 }
 

@@ -36,6 +36,7 @@ type Store interface {
 	rollback.FlagStore
 	feedback.Store
 	RuleStore
+	QuarantineStore
 
 	// Releases returns the newest first, of one service or of all.
 	Releases(ctx context.Context, service string, limit int) ([]pipeline.Record, error)
@@ -271,6 +272,9 @@ func (p *Plane) serviceOf(ctx context.Context, releaseID string) (*Service, *pip
 // reach refuses a release that is another tenant's, as if it were not there. An
 // id under which no release was made is anybody's to use.
 func (p *Plane) reach(ctx context.Context, who access.Identity, releaseID string) error {
+	if releaseID == "" {
+		return nil
+	}
 	r, err := p.o.Store.Release(ctx, releaseID)
 	if headgate.AsError(err).Code == headgate.CodeReleaseNotFound {
 		return nil

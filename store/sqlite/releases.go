@@ -80,7 +80,7 @@ func refuseQuarantined(ctx context.Context, tx *sql.Tx, r pipeline.Record) error
 	}
 	if err == nil && by != r.ID {
 		err = headgate.Errorf(headgate.CodeDigestQuarantined, headgate.ClassBusinessRule,
-			"%s was rolled back as release %s and is quarantined; ship a new build", r.Digest, by)
+			"%s was rolled back as release %s and is quarantined; ship a new build, or have two people release this one (headgate quarantine release)", r.Digest, by)
 	}
 	return err
 }

@@ -57,6 +57,7 @@ func Run(t *testing.T, open Open) {
 		{"SignalSurvivesARacingCommit", signalSurvivesARacingCommit},
 		{"TrafficIsHeldByOne", trafficIsHeldByOne},
 		{"QuarantinedDigestStaysOut", quarantinedDigestStaysOut},
+		{"QuarantineEndsByTwo", quarantineEndsByTwo},
 		{"MovedStableStopsARelease", movedStableStopsARelease},
 		{"ServiceKeepsWhatReleasesMadeOfIt", serviceKeepsWhatReleasesMadeOfIt},
 		{"StageRunsAndTicks", stageRunsAndTicks},
