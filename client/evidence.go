@@ -30,6 +30,11 @@ type Added struct {
 		Size   int64  `json:"size"`
 		Format string `json:"format,omitempty"`
 	} `json:"input"`
+	// Facts hold the tool's own verdict, which does not replace the gate's.
+	Facts struct {
+		Verdict headgate.Verdict `json:"verdict"`
+		Reasons []string         `json:"reasons,omitempty"`
+	} `json:"facts"`
 }
 
 // AddEvidence adds a tool's report, at most 64 MiB, to the inputs of a

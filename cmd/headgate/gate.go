@@ -251,5 +251,8 @@ func (a *app) addEvidence(ctx context.Context, cl *client.Client, release string
 		return in(path, err)
 	}
 	_, err = fmt.Fprintf(a.stdout, "%s is evidence for the %s gate of %s: %s, %s\n", added.Input.Name, added.Gate, release, added.Input.Format, added.Input.Digest)
+	if f := added.Facts; err == nil && f.Verdict != headgate.Pass && len(f.Reasons) > 0 {
+		_, err = fmt.Fprintf(a.stdout, "  %s itself says %s, which the gate does not judge by: %s\n", added.Input.Name, f.Verdict, printable(strings.Join(f.Reasons, "; ")))
+	}
 	return err
 }

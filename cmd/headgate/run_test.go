@@ -55,6 +55,7 @@ func newFakeServer(t *testing.T) string {
 	mux.HandleFunc("GET /api/v1/timeline", fakeTimeline)
 	mux.HandleFunc("POST /api/v1/releases/{id}/stages/{stage}", f.of(stage))
 	mux.HandleFunc("POST /api/v1/releases/{id}/evidence", f.of(addFake))
+	mux.HandleFunc("POST /api/v1/releases/{id}/gates/{gate}/evaluate", f.of(evaluateFake))
 	mux.HandleFunc("POST /api/v1/releases/{id}/abort", f.of(func(r *fakeRelease, req *http.Request) any {
 		var in struct{ Reason string }
 		_ = json.NewDecoder(req.Body).Decode(&in)
@@ -153,6 +154,18 @@ func addFake(r *fakeRelease, req *http.Request) any {
 		r.end(headgate.Inconclusive, headgate.StageCanary, "CANARY_INSUFFICIENT_DATA")
 	}
 	return map[string]any{"gate": q.Get("gate"), "input": map[string]any{"name": q.Get("name"), "digest": "sha256:00", "format": "gitleaks"}}
+}
+
+// evaluateFake fails every gate but quality, of which it knows too little.
+func evaluateFake(_ *fakeRelease, req *http.Request) any {
+	out := map[string]any{
+		"gate": req.PathValue("gate"), "verdict": "fail", "failed_checks": []string{"X_HIGH"}, "evidence_index": 41, "evidence_digest": "sha256:41",
+		"checks": []map[string]any{{"name": "x", "verdict": "fail", "value": 2, "threshold": 1, "op": "<=", "samples": 7, "source": "x.json"}},
+	}
+	if req.PathValue("gate") == "quality" {
+		out["verdict"] = "insufficient"
+	}
+	return out
 }
 
 // A command that takes too long is killed with all that it started.
