@@ -1,0 +1,60 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+)
+
+// People steer canaries and quarantines from the command line.
+func TestSteeringByCommand(t *testing.T) {
+	t.Parallel()
+	var got string
+	answers := map[string]string{
+		"/api/v1/quarantine":                   `[{"digest":"sha256:aa","service":"things","version":"v2","release_id":"rel_1","at":"2026-03-01T12:00:00Z","requested_by":"ann","reason":"a false alarm"}]`,
+		"/api/v1/quarantine/sha256:aa/release": `{"digest":"sha256:aa","service":"things","requested_by":"ann","released_by":"bob"}`,
+		"/api/v1/quarantine/sha256:bb/release": `{"digest":"sha256:bb","service":"things","requested_by":"ann"}`,
+	}
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		got = r.Method + " " + r.URL.Path + " " + string(body)
+		data := answers[r.URL.Path]
+		if data == "" {
+			data = `{"release_id":"rel_1"}`
+		}
+		_, _ = io.WriteString(w, `{"success":true,"data":`+data+`}`)
+	}))
+	t.Cleanup(srv.Close)
+	const release = "POST /api/v1/releases/rel_1"
+	for _, tt := range []struct {
+		args string
+		code int
+		sent string
+		says string
+	}{
+		{"release pause rel_1 --reason why", 0, release + `/pause {"reason":"why"}`, "rel_1: pause recorded"},
+		{"release resume rel_1 --reason why", 0, release + `/resume {"reason":"why"}`, "rel_1: resume recorded"},
+		{"release promote rel_1 --reason why", 0, release + `/promote {"reason":"why"}`, "rel_1: promote recorded"},
+		{"release share rel_1 12.5% --reason why", 0, release + `/share {"reason":"why","share":0.125}`, "rel_1: share recorded"},
+		{"release share rel_1 0.5 --reason why", 0, release + `/share {"reason":"why","share":0.5}`, "rel_1: share recorded"},
+		{"release share rel_1 0 --reason why", 2, "", "above 0 and at most 1"},
+		{"release share rel_1 120% --reason why", 2, "", "above 0 and at most 1"},
+		{"release share rel_1 NaN --reason why", 2, "", "above 0 and at most 1"},
+		{"release share rel_1 --reason why", 2, "", "release share RELEASE SHARE"},
+		{"release pause rel_1", 2, "", "--reason is required"},
+		{"quarantine list", 0, "GET /api/v1/quarantine ", "ann: a false alarm"},
+		{"quarantine release sha256:bb --reason why", 0, `POST /api/v1/quarantine/sha256:bb/release {"reason":"why","service":""}`, "counts once somebody else"},
+		{"quarantine release sha256:aa --reason why", 0, `POST /api/v1/quarantine/sha256:aa/release {"reason":"why","service":""}`, "by ann and bob"},
+		{"quarantine release sha256:aa", 2, "", "--reason is required"},
+	} {
+		got = ""
+		var out bytes.Buffer
+		a := &app{stdin: strings.NewReader(""), stdout: &out, stderr: &out, environ: []string{"HEADGATE_URL=" + srv.URL, "HEADGATE_TOKEN=hg_a.b"}}
+		if code := a.run(t.Context(), strings.Fields(tt.args)); code != tt.code || got != tt.sent || !strings.Contains(out.String(), tt.says) {
+			t.Errorf("%s: exit %d, sent %q, said %q", tt.args, code, got, out.String())
+		}
+	}
+}
