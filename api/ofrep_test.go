@@ -60,7 +60,7 @@ type flagServer struct {
 	acme, all string // tokens
 }
 
-func newFlagServer(t *testing.T) *flagServer {
+func newFlagServer(t testing.TB) *flagServer {
 	t.Helper()
 	ctx := t.Context()
 	db, err := sqlite.Open(ctx, t.TempDir())
@@ -242,4 +242,29 @@ func TestOFREPBulk(t *testing.T) {
 	if status, _, got := s.post(t, "", body); status != 401 || got["success"] != nil {
 		t.Errorf("nobody: %d %v", status, got)
 	}
+}
+
+// BenchmarkOFREP is one evaluation over HTTP on loopback, credential included.
+func BenchmarkOFREP(b *testing.B) {
+	s := newFlagServer(b)
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			req, err := http.NewRequestWithContext(b.Context(), http.MethodPost, s.URL+"/ofrep/v1/evaluate/flags/model_config", strings.NewReader(`{"context": {"targetingKey": "s1"}}`))
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			req.Header.Set("X-API-Key", s.acme)
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			_, _ = io.Copy(io.Discard, resp.Body)
+			_ = resp.Body.Close()
+			if resp.StatusCode != http.StatusOK {
+				b.Errorf("status %d", resp.StatusCode)
+			}
+		}
+	})
 }
