@@ -69,7 +69,8 @@ func decide(r Record, facts []Fact, now time.Time) step {
 	case headgate.StageBuild, headgate.StageTest:
 		return decideReported(r, facts)
 	case headgate.StageRollout:
-		if r.Plan.ApprovalRequired && find(facts, FactApproval, "") == nil {
+		// One given before there was anything to look at approves nothing.
+		if ok := find(facts, FactApproval, ""); r.Plan.ApprovalRequired && (ok == nil || ok.At.Before(r.StageStartedAt)) {
 			return step{do: doWait, message: "waits for an approval: headgate release approve " + r.ID}
 		}
 		return step{do: doRun}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -154,6 +155,10 @@ func TestApproval(t *testing.T) {
 	if want := "waits for an approval: headgate release approve risky"; r.State.Note != want || w.router.met("risky") {
 		t.Errorf("note %q, want %q, and no traffic", r.State.Note, want)
 	}
+	w.signal("risky", pipeline.Fact{Kind: pipeline.FactApproval, At: r.StageStartedAt.Add(-time.Minute)})
+	w.await("risky", "an approval from before does not count", func(now pipeline.Record) bool {
+		return now.Gen > r.Gen && now.Stage == headgate.StageRollout && now.State.Note != ""
+	})
 	w.signal("risky", pipeline.Fact{Kind: pipeline.FactApproval})
 	w.wantOutcome(w.awaitDone("risky"), headgate.Promoted, "")
 }
@@ -420,6 +425,30 @@ func TestSecondReleaseWaitsForTheTraffic(t *testing.T) {
 	w.signal("first", pipeline.Fact{Kind: pipeline.FactAbort, Reason: "make room"})
 	w.wantOutcome(w.awaitDone("first"), headgate.RolledBack, headgate.StageCanary, pipeline.ReasonAborted)
 	w.wantOutcome(w.awaitDone("second"), headgate.Promoted, "")
+}
+
+// Evidence ages while a release waits for the traffic, so that its admission is
+// asked again when it gets it.
+func TestReleaseThatWaitedIsAdmittedAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	var asked atomic.Int32
+	w.runners[headgate.StageRollout] = func(_ context.Context, r pipeline.Record) (pipeline.Result, error) {
+		if r.ID == "second" && asked.Add(1) > 1 {
+			return pipeline.Result{Verdict: headgate.Fail, Reasons: []string{"REPLAY_EVIDENCE_MISSING"}, Summary: "the replay is too old"}, nil
+		}
+		return pipeline.Result{Verdict: headgate.Pass}, nil
+	}
+	w.start()
+	w.create("first", undecided)
+	w.awaitTicks("first", 2)
+	w.create("second")
+	w.await("second", "it waits", func(r pipeline.Record) bool { return r.Stage == headgate.StageCanary && r.State.Note != "" })
+	w.signal("first", pipeline.Fact{Kind: pipeline.FactAbort, Reason: "make room"})
+	w.wantOutcome(w.awaitDone("second"), headgate.Blocked, headgate.StageCanary, "REPLAY_EVIDENCE_MISSING")
+	if w.router.met("second") {
+		t.Error("a release without fresh evidence met users")
+	}
 }
 
 // A release that was compared with a stable that is gone goes no further: its

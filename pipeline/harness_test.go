@@ -292,6 +292,9 @@ func (w *world) createUnbuilt(id string, change ...func(*headgate.Release, *pipe
 }
 
 func (w *world) signal(id string, f pipeline.Fact) {
+	if f.At.IsZero() {
+		f.At = time.Now()
+	}
 	w.t.Helper()
 	f.Actor = "ann"
 	if err := w.db.Signal(w.t.Context(), id, f, headgate.Event{Kind: string(f.Kind), ReleaseID: id, Actor: "ann"}); err != nil {

@@ -51,6 +51,10 @@ func steer(r Record, facts []Fact) steering {
 	return s
 }
 
+// WantedShare is what people want the canary to have: the share that one of
+// them set, else the plan's. The judge's limit may be lower.
+func (r Record) WantedShare() float64 { return cmp.Or(r.State.Wanted, r.Plan.Share) }
+
 // wanted is the share that the canary should have if the judge has nothing
 // against it.
 func (s steering) wanted(r Record) float64 { return cmp.Or(s.share, r.Plan.Share) }
@@ -126,7 +130,7 @@ func (s steering) answer(c *Commit, d canary.Decision, now time.Time) (granted b
 // and when the judge's limit comes and goes; the tick log has its course.
 func (s steering) follow(c *Commit, d canary.Decision, now time.Time) {
 	r := &c.Record
-	before, wanted, share := cmp.Or(r.State.Wanted, r.Plan.Share), s.wanted(*r), s.allowed(*r, d)
+	before, wanted, share := r.WantedShare(), s.wanted(*r), s.allowed(*r, d)
 	say := func(kind, message string) {
 		ev := event(*r, now, kind, d.Verdict, message)
 		ev.Data = map[string]any{"share": share}

@@ -85,6 +85,9 @@ type State struct {
 	// Holding is true from when this release alone may meet the service's users
 	// until it has ended; stopping it then takes a rollback.
 	Holding bool `json:"holding,omitempty"`
+	// Waited is true once this release had to wait for the service's traffic.
+	// Its evidence has aged meanwhile.
+	Waited bool `json:"waited,omitempty"`
 	// Granted is true once a router has acknowledged the canary's share. A
 	// share that was granted and has lapsed means roll back, never resume.
 	Granted bool `json:"granted,omitempty"`

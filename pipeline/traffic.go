@@ -140,6 +140,12 @@ func (e *Engine) grant(ctx context.Context, r Record, now time.Time, want steeri
 	c := Commit{Record: r, ClaimedGen: r.Gen}
 	c.Record.NextRunAt = now
 	if !r.State.Holding {
+		if r.State.Waited {
+			res, err := e.o.Runners[headgate.StageRollout](ctx, r)
+			if err != nil || res.Verdict != headgate.Pass {
+				return e.settle(ctx, r, now, res, err)
+			}
+		}
 		c.HoldTraffic, c.Record.State.Holding, c.Record.State.Counts = true, true, counts
 		err := e.o.Store.Commit(ctx, c)
 		switch code := headgate.AsError(err).Code; {
@@ -198,6 +204,7 @@ func (e *Engine) waitForTraffic(ctx context.Context, r Record, now time.Time) er
 	if d := r.Plan.StageTimeout[r.Stage]; d > 0 {
 		c.Record.DeadlineAt = now.Add(d)
 	}
+	c.Record.State.Waited = true
 	c.Record.NextRunAt = now.Add(e.o.Sweep)
 	return e.o.Store.Commit(ctx, c)
 }
