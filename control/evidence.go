@@ -261,7 +261,7 @@ func (p *Plane) canaryVerdict(ctx context.Context, ev headgate.Event) (evidence.
 		return evidence.CanaryVerdict{}, false, err
 	}
 	return evidence.CanaryVerdict{
-		ReleaseID: ev.ReleaseID, Time: ev.Time, StartedAt: rows[0].Tick.Time, Share: rec.Plan.Share,
+		ReleaseID: ev.ReleaseID, Time: ev.Time, StartedAt: rows[0].Tick.Time, Share: rec.WantedShare(),
 		Stable:    evidence.ArmCounts{Requests: last.Stable.Requests, Errors: last.Stable.Errors},
 		Candidate: evidence.ArmCounts{Requests: last.Candidate.Requests, Errors: last.Candidate.Errors},
 		EValue:    last.Evidence.Combined, Alpha: rec.Plan.Canary.Alpha, Verdict: last.Verdict, Reasons: last.Reasons,

@@ -186,6 +186,9 @@ func (p *Plane) reportCanary(ctx context.Context, rec pipeline.Record) (*report.
 	share := rec.Plan.Share
 	for _, row := range rows {
 		d := row.Decision
+		if row.Tick.ExpectedShare > 0 {
+			share = row.Tick.ExpectedShare // a person may have set another than the plan's
+		}
 		out.Points = append(out.Points, report.Point{
 			Time: d.Time, Share: share, EValue: d.Evidence.Combined, Verdict: d.Verdict,
 			StableRequests: d.Stable.Requests, StableErrors: d.Stable.Errors,
