@@ -59,7 +59,7 @@ func Reason(changes []Change) string {
 	if len(changes) == 0 {
 		return ""
 	}
-	top := changes[0]
+	top := whereItEntered(changes)
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s occurred %d times on the candidate", top.Code, top.Count)
 	if top.New {
@@ -94,4 +94,17 @@ func Reason(changes []Change) string {
 		fmt.Fprintf(&b, " Example trace: %s.", top.TraceID)
 	}
 	return b.String()
+}
+
+// whereItEntered returns, of the groups with the code that exceeds most, the one
+// that names an endpoint: the same failure is also counted at the log lines and
+// the database events that it led to.
+func whereItEntered(changes []Change) Change {
+	top := changes[0]
+	for _, c := range changes {
+		if c.Code == top.Code && strings.Contains(c.Name, " /") {
+			return c
+		}
+	}
+	return top
 }

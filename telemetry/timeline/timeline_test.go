@@ -167,3 +167,15 @@ func TestReasonNamesWhatIsWorseOnTheCandidate(t *testing.T) {
 		t.Errorf("reason for nothing: %s", got)
 	}
 }
+
+func TestReasonNamesTheEndpointRatherThanItsLogLine(t *testing.T) {
+	t.Parallel()
+	group := func(name string, n int64) telemetry.ErrorGroup {
+		return telemetry.ErrorGroup{ErrorKey: telemetry.ErrorKey{Code: "MIGRATION_FAILED", TenantID: "acme", Name: name}, Count: n, TraceID: "t"}
+	}
+	got := timeline.Reason(timeline.Compare([]telemetry.ErrorGroup{group("request failed", 9), group("POST /api/v1/evaluations", 8)}, nil, 10, 10))
+	const want = "MIGRATION_FAILED occurred 8 times on the candidate and never on stable; it came from POST /api/v1/evaluations and hit tenant acme only. Example trace: t."
+	if got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
