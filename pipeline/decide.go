@@ -40,6 +40,8 @@ const (
 type step struct {
 	do      kind
 	outcome headgate.Outcome
+	// verdict is the stage's; empty is fail.
+	verdict headgate.Verdict
 	reasons []string
 	message string
 	want    steering // of a tick

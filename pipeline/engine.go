@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -251,7 +252,7 @@ func (e *Engine) settle(ctx context.Context, r Record, now time.Time, res Result
 	case err != nil && r.Attempt >= maxAttempts:
 		e.o.Log.ErrorContext(ctx, "stage could not be judged", slog.String("release_id", r.ID), slog.Any("error", err))
 		s := step{
-			outcome: headgate.Blocked, message: headgate.AsError(err).Message,
+			outcome: headgate.Blocked, verdict: headgate.Broken, message: headgate.AsError(err).Message,
 			reasons: []string{strings.ToUpper(string(r.Stage)) + "_BROKEN"},
 		}
 		if r.Stage == headgate.StageFull {
@@ -281,7 +282,7 @@ func (e *Engine) settle(ctx context.Context, r Record, now time.Time, res Result
 		if len(reasons) == 0 {
 			reasons = []string{strings.ToUpper(string(r.Stage)) + "_" + strings.ToUpper(string(res.Verdict))}
 		}
-		return e.finish(ctx, r, now, step{outcome: headgate.Blocked, reasons: reasons, message: res.Summary})
+		return e.finish(ctx, r, now, step{outcome: headgate.Blocked, verdict: res.Verdict, reasons: reasons, message: res.Summary})
 	}
 }
 
@@ -335,7 +336,7 @@ func (e *Engine) finish(ctx context.Context, r Record, now time.Time, s step) er
 		s.outcome, verdict = headgate.Promoted, headgate.Pass
 	}
 	c := Commit{Record: r, ClaimedGen: r.Gen, ReleaseTraffic: true}
-	e.closeStage(&c, now, headgate.Fail, s.reasons, s.message)
+	e.closeStage(&c, now, cmp.Or(s.verdict, headgate.Fail), s.reasons, s.message)
 	c.Record.Phase, c.Record.Outcome, c.Record.Reasons = PhaseDone, s.outcome, s.reasons
 	if s.outcome != headgate.Promoted {
 		c.Record.StoppedAt = r.Stage

@@ -146,6 +146,31 @@ func TestStageThatNeverEnds(t *testing.T) {
 	w.wantOutcome(w.awaitDone("slow"), headgate.Blocked, headgate.StageReplay, "REPLAY_DEADLINE_EXCEEDED")
 }
 
+// Too little data and broken telemetry block a release, and its record says that
+// they did and not that it is bad.
+func TestBlockedStageKeepsItsVerdict(t *testing.T) {
+	t.Parallel()
+	for _, v := range []headgate.Verdict{headgate.Fail, headgate.Insufficient, headgate.Broken} {
+		t.Run(string(v), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.runners[headgate.StageGateD] = func(context.Context, pipeline.Record) (pipeline.Result, error) {
+				return pipeline.Result{Verdict: v, Reasons: []string{"WHY"}}, nil
+			}
+			w.start()
+			w.create("held")
+			w.wantOutcome(w.awaitDone("held"), headgate.Blocked, headgate.StageGateD, "WHY")
+			runs, err := w.db.StageRuns(t.Context(), "held")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if last := runs[len(runs)-1]; last.Stage != headgate.StageGateD || last.Verdict != v {
+				t.Errorf("the last stage run is %s %s, want gate_d %s", last.Stage, last.Verdict, v)
+			}
+		})
+	}
+}
+
 func TestApproval(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
