@@ -19,10 +19,10 @@ build: ## build bin/headgate
 	$(GO) build -trimpath -o bin/headgate ./cmd/headgate
 
 test: ## run the tests
-	$(GO) test $(PKG)
+	$(GO) test -timeout 30m $(PKG)
 
 race: ## run the tests under the race detector
-	$(GO) test -race $(PKG)
+	$(GO) test -race -timeout 30m $(PKG)
 
 bench: ## run the benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem $(PKG)
