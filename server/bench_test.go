@@ -71,7 +71,7 @@ func BenchmarkGateHTTP(b *testing.B) {
 			between := cpu(b)
 			took := hammer(b, gate, token, body, load.every, n)
 			// On a busy machine only processor time says what a request costs.
-			b.ReportMetric((cpu(b) - 2*between + before).Seconds()*1e6/float64(n), "cpu-us-over-bare")
+			b.ReportMetric((cpu(b)-2*between+before).Seconds()*1e6/float64(n), "cpu-us-over-bare")
 			b.ReportMetric(ms(took, 0.5), "p50-ms")
 			b.ReportMetric(ms(took, 0.99), "p99-ms")
 			b.ReportMetric(ms(base, 0.99), "bare-p99-ms")
