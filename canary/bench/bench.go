@@ -28,8 +28,8 @@ type Options struct {
 	// Config of the judge; nil is the default.
 	Config *canary.Config
 	// Runs per scenario. Zero is the default: 10,000 with equal arms and 2,000
-	// with a worse candidate; quick 3,000 and 1,000 (also under stress). Rivals
-	// get a fifth, quick a tenth.
+	// with a worse candidate; quick 3,000 and 800 (also under stress). Rivals
+	// get a fifth, quick a fifteenth.
 	Runs int
 	// Only limits the scenarios by name; empty is all. Goals need all.
 	Only []string
@@ -96,7 +96,7 @@ func (o Options) runs(k Kind) int {
 	case o.Quick && k == Clean:
 		return 3000
 	case o.Quick:
-		return 1000
+		return 800
 	case k == Clean || k == Stress:
 		return 10000
 	}
@@ -110,9 +110,13 @@ func runScenario(ctx context.Context, o Options, s *Scenario, rivals *tally) ([]
 		return nil, err
 	}
 	cells := []Cell{newCell(s, Product, "", product)}
+	looks, part := 2, 5
+	if o.Quick {
+		looks, part = 8, 15
+	}
 	if s.Name == "200 rps" || s.Name == "clustered errors" {
 		for _, look := range lookSeconds {
-			results, err := runProduct(ctx, o, s, look, max(1, runs/2))
+			results, err := runProduct(ctx, o, s, look, max(1, runs/looks))
 			if err != nil {
 				return nil, err
 			}
@@ -128,10 +132,6 @@ func runScenario(ctx context.Context, o Options, s *Scenario, rivals *tally) ([]
 	}
 	if o.NoRivals || s.Kind == Limit || s.Kind == Good {
 		return cells, nil
-	}
-	part := 5
-	if o.Quick {
-		part = 10
 	}
 	return cells, rivals.run(ctx, o, s, max(1, runs/part))
 }
