@@ -121,7 +121,9 @@ func humaError(ctx context.Context, status int, msg string, errs ...error) huma.
 	switch status {
 	case http.StatusRequestEntityTooLarge:
 		return failure(ctx, headgate.Errorf(headgate.CodeBodyTooLarge, headgate.ClassValidation, "the request body is too large"))
-	case http.StatusUnprocessableEntity, http.StatusBadRequest, http.StatusUnsupportedMediaType, http.StatusRequestTimeout:
+	case http.StatusUnsupportedMediaType:
+		return failure(ctx, headgate.Invalidf("the body is not marked as JSON; send Content-Type: application/json"))
+	case http.StatusUnprocessableEntity, http.StatusBadRequest, http.StatusRequestTimeout:
 	default:
 		return failure(ctx, headgate.Errorf(headgate.CodeInternal, headgate.ClassPermanent, "internal error").Wrap(errors.Join(append(errs, errors.New(msg))...)))
 	}

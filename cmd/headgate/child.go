@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -122,14 +123,24 @@ func lastLine(path string) string {
 	return lines[len(lines)-1]
 }
 
+// The ports that freeAddrs tries lie below those that systems give to outgoing
+// connections, so that none of the demo's own takes one before it is used.
+const (
+	firstPort = 15000
+	ports     = 15000
+)
+
 // freeAddrs are n loopback addresses that nobody listened on just now.
 func freeAddrs(n int) ([]string, error) {
 	var out []string
 	var open []net.Listener
-	for range n {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
+	for tries := 0; len(out) < n; tries++ {
+		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", firstPort+rand.IntN(ports)))
 		if err != nil {
-			return nil, fmt.Errorf("find a free port: %w", err)
+			if tries > 10*n+100 {
+				return nil, fmt.Errorf("find a free port: %w", err)
+			}
+			continue
 		}
 		open = append(open, ln)
 		out = append(out, ln.Addr().String())

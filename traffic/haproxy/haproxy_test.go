@@ -2,7 +2,9 @@ package haproxy_test
 
 import (
 	"bytes"
+	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -35,7 +37,7 @@ func startProcess(t *testing.T, stable rollout.Backend, ttl time.Duration) (r *h
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 30000+rand.IntN(2500))) // below the ports of outgoing connections
 	if err != nil {
 		t.Fatal(err)
 	}
