@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -40,7 +41,7 @@ func newServeCommand(a *app) *cobra.Command {
 	addSettings(f)
 	f.StringArrayVar(&o.services, "service", nil, "service description, headgate.yaml (repeatable)")
 	f.StringVar(&o.settingsFile, "settings", "", "YAML file of settings")
-	f.BoolVar(&o.dev, "dev", false, "development server: loopback only, x-internal-debug honoured, claims count as evidence")
+	f.BoolVar(&o.dev, "dev", false, "development server: loopback only, x-internal-debug honoured, claims count as evidence, a free port for the proxy when its own is taken")
 	f.BoolVar(&o.example, "example", false, "run the reference service behind the server (with --dev)")
 	f.StringArrayVar(&o.proxies, "proxy", nil, "admin URL of a headgate proxy that runs as its own process (repeatable)")
 	f.StringVar(&o.proxyTokenFile, "proxy-token-file", "", "file with the token for --proxy")
@@ -94,6 +95,9 @@ func (a *app) serve(ctx context.Context, o serveOptions) error {
 	if err != nil {
 		return err
 	}
+	if o.dev && byDefault(settings, "proxy_listen") {
+		settings.ProxyListen = orFree(settings.ProxyListen)
+	}
 	so := server.Options{
 		Settings: settings, Proxies: o.proxies, Development: o.dev, Forward: o.example, Version: version(), Logger: a.logger(o.verbose),
 	}
@@ -118,6 +122,28 @@ func (a *app) serve(ctx context.Context, o serveOptions) error {
 		so.Services = append(so.Services, svc)
 	}
 	return a.runServer(ctx, so)
+}
+
+// byDefault reports that nobody gave a setting.
+func byDefault(s config.Settings, key string) bool {
+	for _, v := range s.Values() {
+		if v.Key == key {
+			return v.Origin == "default"
+		}
+	}
+	return false
+}
+
+// orFree is addr, or any free loopback address while somebody else listens
+// there: several development servers on one machine need no more than an
+// address for their API each.
+func orFree(addr string) string {
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		return "127.0.0.1:0"
+	}
+	_ = ln.Close() // nothing was accepted
+	return addr
 }
 
 // runServer serves until ctx ends or a listener fails.
