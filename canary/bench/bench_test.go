@@ -9,39 +9,10 @@ import (
 	"io"
 	"math"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
 )
-
-// TestFull runs the whole benchmark and leaves its report where
-// HEADGATE_BENCH_DIR says; HEADGATE_BENCH=quick or full chooses how long.
-func TestFull(t *testing.T) {
-	mode := os.Getenv("HEADGATE_BENCH")
-	if mode == "" {
-		t.Skip("set HEADGATE_BENCH to quick or full")
-	}
-	r, err := Run(context.Background(), Options{Seed: 1, Quick: mode != "full"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var text, data, picture bytes.Buffer
-	for _, err := range []error{r.WriteText(&text), r.WriteJSON(&data), r.WriteSVG(&picture)} {
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	t.Log("\n" + text.String())
-	if dir := os.Getenv("HEADGATE_BENCH_DIR"); dir != "" {
-		for name, b := range map[string][]byte{"canary.txt": text.Bytes(), "canary.json": data.Bytes(), "canary.svg": picture.Bytes()} {
-			if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-}
 
 var few = Options{Seed: 3, Runs: 40, Only: []string{"200 rps", "errors ×10", "100 % errors", "at the limit", "pass at 200 rps"}}
 
