@@ -278,9 +278,6 @@ func (s *Server) ProxyAddr() string { return s.proxyAddr }
 // URL is where the HTTP API answers.
 func (s *Server) URL() string { return s.addr }
 
-// Plane is the control plane, for whoever has to add services to it.
-func (s *Server) Plane() *control.Plane { return s.plane }
-
 // IssueToken makes a credential in the server's own store.
 func (s *Server) IssueToken(ctx context.Context, name string, role access.Role, tenants []string) (string, error) {
 	token, _, err := access.Issue(ctx, s.db, name, role, tenants, 0, time.Now().UTC())
