@@ -24,11 +24,13 @@ test: ## run the tests
 race: ## run the tests under the race detector
 	$(GO) test -race -timeout 30m $(PKG)
 
-bench: ## run the benchmarks
+bench: ## run the benchmarks, and those beside rivals in the module bench
 	$(GO) test -run '^$$' -bench . -benchmem $(PKG)
+	cd bench && $(GO) test -run '^$$' -bench . -benchmem ./...
 
 lint: $(LINT) ## run golangci-lint
 	$(LINT) run $(PKG)
+	cd bench && $(CURDIR)/$(LINT) run ./...
 
 fmt: ## fail if a file is not formatted
 	@files=$$(gofmt -l $$(git ls-files '*.go')); \
@@ -36,10 +38,12 @@ fmt: ## fail if a file is not formatted
 
 vet: ## run go vet
 	$(GO) vet $(PKG)
+	cd bench && $(GO) vet ./...
 
-tidy: ## fail if go.mod or go.sum is not current
+tidy: ## fail if a go.mod or go.sum is not current
 	$(GO) mod tidy -diff
 	$(GO) mod verify
+	cd bench && $(GO) mod tidy -diff
 
 arch: ## check who imports whom
 	$(GO) test -count=1 ./internal/archtest
