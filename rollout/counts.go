@@ -13,6 +13,10 @@ import (
 // tenant and those beyond the number of tenants it tells apart.
 const OtherTenants = "other"
 
+// OtherRoutes is the route under which a router counts requests beyond the
+// routes that it tells apart.
+const OtherRoutes = "other"
+
 // Counts is what a router, or several, counted since each of them started.
 // Every request of a user is counted once, however often it was retried.
 type Counts struct {
@@ -20,13 +24,16 @@ type Counts struct {
 	Cells []Cell    `json:"cells"`
 }
 
-// Cell holds one arm's and tenant's figures on one router.
+// Cell holds the figures of one arm and tenant on one router.
 type Cell struct {
 	// BootID names the run of the router that counted. Counts begin at zero
 	// with each.
 	BootID string       `json:"boot_id,omitempty"`
 	Arm    headgate.Arm `json:"arm"`
 	Tenant string       `json:"tenant"`
+	// Route is the method and the path's template, where a router was asked to
+	// tell them apart; empty for the sum of all.
+	Route string `json:"route,omitempty"`
 	// Requests and Errors; errors are 5xx answers, timeouts, connection
 	// failures and answers cut short by the backend. A client that goes away is
 	// no error.
@@ -39,25 +46,25 @@ type Cell struct {
 }
 
 // Sub returns what was counted between prev and c, with the cells of all
-// routers added up by arm and tenant, sorted, and without boot ids. A router
+// routers added up by arm, tenant and route, sorted, and without boot ids. A router
 // that restarted since prev counts from its start; one that is gone, not at
 // all.
 func (c Counts) Sub(prev Counts) Counts {
 	type source struct {
-		boot   string
-		arm    headgate.Arm
-		tenant string
+		boot          string
+		arm           headgate.Arm
+		tenant, route string
 	}
 	before := make(map[source]Cell, len(prev.Cells))
 	for _, cell := range prev.Cells {
-		before[source{cell.BootID, cell.Arm, cell.Tenant}] = cell
+		before[source{cell.BootID, cell.Arm, cell.Tenant, cell.Route}] = cell
 	}
 	sums := make(map[source]*Cell, len(c.Cells))
 	for _, cell := range c.Cells {
-		delta := cell.sub(before[source{cell.BootID, cell.Arm, cell.Tenant}])
-		key := source{arm: cell.Arm, tenant: cell.Tenant}
+		delta := cell.sub(before[source{cell.BootID, cell.Arm, cell.Tenant, cell.Route}])
+		key := source{arm: cell.Arm, tenant: cell.Tenant, route: cell.Route}
 		if sums[key] == nil {
-			sums[key] = &Cell{Arm: cell.Arm, Tenant: cell.Tenant, Latency: make([]uint64, len(cell.Latency))}
+			sums[key] = &Cell{Arm: cell.Arm, Tenant: cell.Tenant, Route: cell.Route, Latency: make([]uint64, len(cell.Latency))}
 		}
 		sums[key].add(delta)
 	}
@@ -66,7 +73,7 @@ func (c Counts) Sub(prev Counts) Counts {
 		out.Cells = append(out.Cells, *cell)
 	}
 	slices.SortFunc(out.Cells, func(a, b Cell) int {
-		return cmp.Or(cmp.Compare(a.Arm, b.Arm), cmp.Compare(a.Tenant, b.Tenant))
+		return cmp.Or(cmp.Compare(a.Arm, b.Arm), cmp.Compare(a.Tenant, b.Tenant), cmp.Compare(a.Route, b.Route))
 	})
 	return out
 }

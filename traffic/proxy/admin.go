@@ -13,8 +13,9 @@ import (
 const maxSplitBytes = 4 << 20
 
 // Admin returns the handler of the admin listener: PUT /route takes a
-// [rollout.Split] and answers the [rollout.Status], GET /route and GET /counts
-// answer Status and Counts, GET /healthz answers 204 without a token. The rest
+// [rollout.Split] and answers the [rollout.Status]; GET /route answers Status,
+// GET /counts Counts, with by=route Routes, and GET /metrics Routes in
+// Prometheus' text form; GET /healthz answers 204 without a token. The rest
 // needs the bearer token; an empty token refuses everybody.
 func (p *Proxy) Admin(token string) http.Handler {
 	mux := http.NewServeMux()
@@ -32,8 +33,21 @@ func (p *Proxy) Admin(token string) http.Handler {
 		writeAnswer(w, st, err)
 	})
 	mux.HandleFunc("GET /counts", func(w http.ResponseWriter, r *http.Request) {
-		c, err := p.Counts(r.Context())
+		read := p.Counts
+		if r.URL.Query().Get("by") == "route" {
+			read = p.Routes
+		}
+		c, err := read(r.Context())
 		writeAnswer(w, c, err)
+	})
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
+		c, err := p.Routes(r.Context())
+		if err != nil {
+			writeError(w, err)
+			return
+		}
+		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+		writeMetrics(w, c)
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/healthz" {

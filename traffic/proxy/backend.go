@@ -67,7 +67,7 @@ func (p *Proxy) backend(b rollout.Backend, cur *route) *backend {
 			if err != nil {
 				return nil, err
 			}
-			return &upstreamConn{Conn: c, idle: p.cfg.IdleTimeout}, nil
+			return &upstreamConn{Conn: c, idle: p.cfg.IdleTimeout, taken: func(now time.Time) bool { return p.route.Load().takes(be, now) }}, nil
 		},
 		MaxConns:                  16384,
 		MaxIdleConnDuration:       30 * time.Second,
@@ -187,12 +187,18 @@ func (e *dialError) Unwrap() error { return e.error }
 // found out before anything was sent on it.
 var errStale = errors.New("kept connection is closed")
 
+// errWithdrawn is a request that was not sent because its backend lost its
+// traffic after the request was decided.
+var errWithdrawn = errors.New("the backend has no traffic any more")
+
 // upstreamConn gives each read and write of a body its own deadline, so that a
 // long stream lives as long as it moves.
 type upstreamConn struct {
 	net.Conn
 	idle     time.Duration
 	lastRead time.Time
+	writing  bool                 // in the middle of a request
+	taken    func(time.Time) bool // whether the backend may be sent a request
 }
 
 // staleAfter is how long a connection rests before it is checked; younger ones
@@ -200,6 +206,7 @@ type upstreamConn struct {
 const staleAfter = 100 * time.Millisecond
 
 func (c *upstreamConn) Read(p []byte) (int, error) {
+	c.writing = false
 	n, err := c.Conn.Read(p)
 	if err == nil {
 		c.lastRead = time.Now()
@@ -215,6 +222,12 @@ func (c *upstreamConn) Write(p []byte) (int, error) {
 			return 0, errStale
 		}
 		c.lastRead = time.Time{}
+	}
+	if !c.writing {
+		if !c.taken(now) {
+			return 0, errWithdrawn
+		}
+		c.writing = true
 	}
 	if err := c.SetWriteDeadline(now.Add(c.idle)); err != nil {
 		return 0, err

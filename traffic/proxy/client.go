@@ -62,6 +62,13 @@ func (c *Client) Counts(ctx context.Context) (rollout.Counts, error) {
 	return counts, err
 }
 
+// Routes is [Proxy.Routes].
+func (c *Client) Routes(ctx context.Context) (rollout.Counts, error) {
+	var counts rollout.Counts
+	err := c.call(ctx, http.MethodGet, "/counts?by=route", nil, &counts)
+	return counts, err
+}
+
 func (c *Client) call(ctx context.Context, method, path string, body []byte, out any) error {
 	req, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
 	if err != nil {

@@ -13,8 +13,14 @@ import (
 	"github.com/headgate/headgate/rollout"
 )
 
-// cell counts one arm of one tenant. Its buckets are the requests, so there is
-// no second counter to disagree with them.
+// Bounds of what is counted apart: routes, and pairs of a tenant and a route.
+const (
+	maxRoutes = 64
+	maxPairs  = 4096
+)
+
+// cell counts one arm of one tenant on one route. Its buckets are the requests,
+// so there is no second counter to disagree with them.
 type cell struct {
 	errors  atomic.Uint64
 	latency [canary.NumBuckets]atomic.Uint64
@@ -27,18 +33,17 @@ func (c *cell) record(bucket int, failed bool) {
 	}
 }
 
-func (c *cell) read(out *rollout.Cell) {
+func (c *cell) addTo(out *rollout.Cell) {
 	// Errors are read first and written last, so they never exceed requests.
-	out.Errors = c.errors.Load()
-	out.Latency = make([]uint64, canary.NumBuckets)
+	out.Errors += c.errors.Load()
 	for i := range c.latency {
 		n := c.latency[i].Load()
-		out.Latency[i] = n
+		out.Latency[i] += n
 		out.Requests += n
 	}
 }
 
-// arms holds both cells of one tenant.
+// arms holds both cells of one tenant on one route.
 type arms struct{ stable, candidate cell }
 
 func (a *arms) of(arm headgate.Arm) *cell {
@@ -48,35 +53,59 @@ func (a *arms) of(arm headgate.Arm) *cell {
 	return &a.stable
 }
 
+// byRoute holds one tenant's cells. It is copied when a route is new.
+type byRoute struct {
+	known atomic.Pointer[map[string]*arms]
+	other arms
+}
+
+func newByRoute() *byRoute {
+	b := &byRoute{}
+	b.known.Store(&map[string]*arms{})
+	return b
+}
+
+func (b *byRoute) all(yield func(string, *arms) bool) {
+	for route, a := range *b.known.Load() {
+		if !yield(route, a) {
+			return
+		}
+	}
+	yield(rollout.OtherRoutes, &b.other)
+}
+
 // counters finds cells without a lock: the map is copied when a tenant is new,
 // which happens at most limit times plus once per admitted tenant.
 type counters struct {
-	limit int
-	other arms
-	cells atomic.Pointer[map[string]*arms]
-	grow  sync.Mutex
+	limit  int
+	other  *byRoute
+	cells  atomic.Pointer[map[string]*byRoute]
+	grow   sync.Mutex
+	routes atomic.Pointer[map[string]struct{}]
+	pairs  atomic.Int64
 }
 
 func newCounters(limit int) *counters {
-	c := &counters{limit: limit}
-	c.cells.Store(&map[string]*arms{})
+	c := &counters{limit: limit, other: newByRoute()}
+	c.routes.Store(&map[string]struct{}{})
+	c.cells.Store(&map[string]*byRoute{})
 	return c
 }
 
 // tenant returns the tenant's cells, those of everybody else once limit
 // tenants are known.
-func (c *counters) tenant(name string) *arms {
-	if a, ok := (*c.cells.Load())[name]; ok {
-		return a
+func (c *counters) tenant(name string) *byRoute {
+	if b, ok := (*c.cells.Load())[name]; ok {
+		return b
 	}
 	if name == "" || name == rollout.OtherTenants {
-		return &c.other
+		return c.other
 	}
 	c.grow.Lock()
 	defer c.grow.Unlock()
 	known := *c.cells.Load()
 	if _, ok := known[name]; !ok && len(known) >= c.limit {
-		return &c.other
+		return c.other
 	}
 	c.insert(name)
 	return (*c.cells.Load())[name]
@@ -95,57 +124,112 @@ func (c *counters) insert(tenants ...string) {
 	grown := maps.Clone(*c.cells.Load())
 	for _, t := range tenants {
 		if t != "" && t != rollout.OtherTenants && grown[t] == nil {
-			grown[t] = &arms{}
+			grown[t] = newByRoute()
 		}
 	}
 	c.cells.Store(&grown)
 }
 
-func (c *counters) read(at time.Time, bootID string) rollout.Counts {
+// learn returns b's cells of a route that b does not know yet, those of all
+// other routes when there are too many.
+func (c *counters) learn(b *byRoute, route string) *arms {
+	if !c.room(route) {
+		return &b.other
+	}
+	c.grow.Lock()
+	defer c.grow.Unlock()
+	known := *b.known.Load()
+	if a, ok := known[route]; ok {
+		return a
+	}
+	if !c.room(route) {
+		return &b.other
+	}
+	routes := maps.Clone(*c.routes.Load())
+	routes[route] = struct{}{}
+	c.routes.Store(&routes)
+	c.pairs.Add(1)
+	grown := maps.Clone(known)
+	grown[route] = &arms{}
+	b.known.Store(&grown)
+	return grown[route]
+}
+
+func (c *counters) room(route string) bool {
+	routes := *c.routes.Load()
+	_, ok := routes[route]
+	return (ok || len(routes) < maxRoutes) && c.pairs.Load() < maxPairs
+}
+
+// read sums up each tenant's routes, or keeps them apart.
+func (c *counters) read(at time.Time, bootID string, apart bool) rollout.Counts {
 	out := rollout.Counts{At: at, Cells: []rollout.Cell{}}
-	add := func(tenant string, a *arms) {
+	add := func(tenant string, b *byRoute) {
 		for _, arm := range []headgate.Arm{headgate.Candidate, headgate.Stable} {
-			cell := rollout.Cell{BootID: bootID, Arm: arm, Tenant: tenant}
-			a.of(arm).read(&cell)
-			if cell.Requests > 0 {
-				out.Cells = append(out.Cells, cell)
+			var sum rollout.Cell
+			for route, a := range b.all {
+				if apart || sum.Latency == nil {
+					sum = rollout.Cell{BootID: bootID, Arm: arm, Tenant: tenant, Latency: make([]uint64, canary.NumBuckets)}
+				}
+				a.of(arm).addTo(&sum)
+				if apart && sum.Requests > 0 {
+					sum.Route = route
+					out.Cells = append(out.Cells, sum)
+				}
+			}
+			if !apart && sum.Requests > 0 {
+				out.Cells = append(out.Cells, sum)
 			}
 		}
 	}
-	for tenant, a := range *c.cells.Load() {
-		add(tenant, a)
+	for tenant, b := range *c.cells.Load() {
+		add(tenant, b)
 	}
-	add(rollout.OtherTenants, &c.other)
+	add(rollout.OtherTenants, c.other)
 	slices.SortFunc(out.Cells, func(a, b rollout.Cell) int {
-		return cmp.Or(cmp.Compare(a.Arm, b.Arm), cmp.Compare(a.Tenant, b.Tenant))
+		return cmp.Or(cmp.Compare(a.Arm, b.Arm), cmp.Compare(a.Tenant, b.Tenant), cmp.Compare(a.Route, b.Route))
 	})
 	return out
 }
 
 // tally counts one user request, once, however it ends.
 type tally struct {
-	cell  *cell // nil for testers
+	counters *counters
+	tenant   *byRoute // nil for testers
+	arm      headgate.Arm
+	// cells are those of the request's route; nil for one not known yet, which
+	// is learnt only if the service knows it: paths that nobody serves would
+	// use up the room.
+	cells *arms
+	route string
 	start time.Time
 	done  bool
 }
 
 // answered records a backend's answer.
 func (t *tally) answered(status int) {
-	t.record(canary.BucketOf(time.Since(t.start).Seconds()), status >= 500)
+	t.record(canary.BucketOf(time.Since(t.start).Seconds()), status >= 500, status != 0 && (status < 400 || status >= 500))
 }
 
 // failed records that the assigned backend did not answer, or not to the end.
-func (t *tally) failed() { t.record(canary.TimeoutBucket, true) }
+func (t *tally) failed() { t.record(canary.TimeoutBucket, true, false) }
 
 // abandoned records a request that the client spoilt or gave up.
 func (t *tally) abandoned() { t.answered(0) }
 
-func (t *tally) record(bucket int, failed bool) {
+func (t *tally) record(bucket int, failed, learn bool) {
 	if t.done {
 		return
 	}
 	t.done = true
-	if t.cell != nil {
-		t.cell.record(bucket, failed)
+	if t.tenant == nil {
+		return
 	}
+	if t.cells == nil {
+		t.cells = &t.tenant.other
+		if learn && t.route != "" {
+			t.cells = t.counters.learn(t.tenant, t.route)
+		}
+	}
+	t.cells.of(t.arm).record(bucket, failed)
 }

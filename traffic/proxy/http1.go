@@ -39,6 +39,8 @@ func (p *Proxy) serveHTTP1(ctx *fasthttp.RequestCtx) {
 		session:      string(h.Peek(p.cfg.SessionHeader)),
 		tester:       string(h.Peek(TesterHeader)),
 		testerSecret: string(h.Peek(TesterSecretHeader)),
+		method:       h.Method(),
+		path:         ctx.URI().PathOriginal(),
 	}
 	if c.session == "" {
 		c.session = string(h.Peek(fasthttp.HeaderAuthorization))
@@ -175,6 +177,7 @@ func (p *Proxy) keep(name string) bool {
 func (p *Proxy) exchange(req *fasthttp.Request, resp *fasthttp.Response, d *decision, body *requestBody) error {
 	safe := isSafe(string(req.Header.Method())) && body == nil
 	for attempt := 0; ; attempt++ {
+		p.confirm(d)
 		req.Header.Set(RouteHeader, string(d.arm))
 		req.URI().SetScheme(d.backend.scheme)
 		err := d.backend.fast.Do(req, resp)
@@ -187,14 +190,16 @@ func (p *Proxy) exchange(req *fasthttp.Request, resp *fasthttp.Response, d *deci
 		}
 		var refused *dialError
 		switch {
+		case errors.Is(err, errWithdrawn) && attempt < 4:
+			continue
 		case errors.Is(err, errStale) && attempt < 2:
 			d.backend.fast.CloseIdleConnections()
 			continue
 		case errors.As(err, &refused):
 			d.backend.reached(false)
 			d.tally.failed()
-			if safe && d.backend != d.stable {
-				d.arm, d.backend = headgate.Stable, d.stable
+			if safe && d.backend != d.route.stable {
+				d.arm, d.backend = headgate.Stable, d.route.stable
 				continue
 			}
 		case isTimeout(err):

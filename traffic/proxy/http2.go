@@ -36,6 +36,8 @@ func (p *Proxy) serveHTTP2(w http.ResponseWriter, r *http.Request) {
 		session:      r.Header.Get(p.cfg.SessionHeader),
 		tester:       r.Header.Get(TesterHeader),
 		testerSecret: r.Header.Get(TesterSecretHeader),
+		method:       []byte(r.Method),
+		path:         []byte(r.URL.EscapedPath()),
 	}
 	if c.session == "" {
 		c.session = r.Header.Get("Authorization")
@@ -115,12 +117,13 @@ func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { retur
 
 func (p *Proxy) roundTrip(r *http.Request) (*http.Response, error) {
 	d := decisionOf(r.Context())
+	p.confirm(d)
 	resp, err := d.backend.roundTrip(r, d.arm)
 	var refused *dialError
-	if errors.As(err, &refused) && d.backend != d.stable {
+	if errors.As(err, &refused) && d.backend != d.route.stable {
 		d.tally.failed()
 		if isSafe(r.Method) && (r.Body == nil || r.ContentLength == 0) {
-			d.arm, d.backend = headgate.Stable, d.stable
+			d.arm, d.backend = headgate.Stable, d.route.stable
 			resp, err = d.backend.roundTrip(r, d.arm)
 		}
 	}

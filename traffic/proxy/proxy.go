@@ -300,5 +300,12 @@ func (p *Proxy) status(r *route) rollout.Status {
 
 // Counts implements [rollout.Router].
 func (p *Proxy) Counts(context.Context) (rollout.Counts, error) {
-	return p.counters.read(time.Now().UTC().Round(0), p.bootID), nil
+	return p.counters.read(time.Now().UTC().Round(0), p.bootID, false), nil
+}
+
+// Routes is Counts with each route in cells of its own: at most 64 routes and
+// 4,096 pairs of tenant and route, the rest under [rollout.OtherRoutes]. Routes
+// are learnt from what the service answers.
+func (p *Proxy) Routes(context.Context) (rollout.Counts, error) {
+	return p.counters.read(time.Now().UTC().Round(0), p.bootID, true), nil
 }

@@ -31,27 +31,49 @@ func (r *route) leased(now time.Time) bool {
 	return r.cand != nil && r.split.Share > 0 && now.Before(r.until)
 }
 
+// rescues reports that stable is out of service and the candidate is not. Those
+// admitted to the candidate are then better off with it, also when its lease is
+// over; after its share was withdrawn it is no choice at all.
+func (r *route) rescues() bool {
+	return r.cand != nil && r.split.Share > 0 && !r.stable.healthy.Load() && r.cand.healthy.Load()
+}
+
+// takes reports whether b may be sent a request now.
+func (r *route) takes(b *backend, now time.Time) bool {
+	return b == r.stable || b == r.cand && (r.leased(now) || r.rescues())
+}
+
+func (r *route) admits(tenant string) bool {
+	if r.split.AllTenants {
+		return true
+	}
+	_, ok := r.admitted[tenant]
+	return ok
+}
+
 // caller is what a decision is made from.
 type caller struct {
 	tenant, session      string
 	tester, testerSecret string
+	method, path         []byte
 }
 
 // decision says where one request goes and under which arm it is counted.
 type decision struct {
 	arm     headgate.Arm // what the client and the service are told
 	backend *backend
-	stable  *backend
+	route   *route
 	tally   tally
 }
 
-// decide is called once per request. A request assigned to a candidate that is
-// ejected is served by stable and counted as the candidate's error: hiding it
-// would make a dead candidate look like one without traffic.
+// decide is called once per request. A request assigned to a version that is
+// out of service is served by the other, if it may be, and counted as an error
+// of its own: hiding it would make a dead version look like one without
+// traffic.
 func (p *Proxy) decide(c caller) decision {
 	now := time.Now()
 	r := p.route.Load()
-	d := decision{arm: headgate.Stable, backend: r.stable, stable: r.stable, tally: tally{start: now}}
+	d := decision{arm: headgate.Stable, backend: r.stable, route: r, tally: tally{start: now}}
 	leased := r.leased(now)
 	if c.tester != "" && p.isTester(c) {
 		if leased {
@@ -59,24 +81,48 @@ func (p *Proxy) decide(c caller) decision {
 		}
 		return d
 	}
-	cells := p.counters.tenant(c.tenant)
-	d.tally.cell = cells.of(headgate.Stable)
-	if !leased {
+	d.tally = p.tally(c, now)
+	if r.cand == nil || !r.admits(c.tenant) {
 		return d
 	}
-	if _, ok := r.admitted[c.tenant]; !ok && !r.split.AllTenants {
+	if leased && rollout.Assign(r.split.Salt, c.tenant, c.session, r.split.Share) == headgate.Candidate {
+		d.tally.arm = headgate.Candidate
+		if r.cand.healthy.Load() {
+			d.arm, d.backend = headgate.Candidate, r.cand
+		} else {
+			d.tally.failed()
+		}
 		return d
 	}
-	if rollout.Assign(r.split.Salt, c.tenant, c.session, r.split.Share) != headgate.Candidate {
-		return d
-	}
-	d.tally.cell = cells.of(headgate.Candidate)
-	if !r.cand.healthy.Load() {
+	if r.rescues() {
 		d.tally.failed()
-		return d
+		d.arm, d.backend = headgate.Candidate, r.cand
 	}
-	d.arm, d.backend = headgate.Candidate, r.cand
 	return d
+}
+
+// tally returns that of a request of stable.
+func (p *Proxy) tally(c caller, now time.Time) tally {
+	t := tally{counters: p.counters, tenant: p.counters.tenant(c.tenant), arm: headgate.Stable, start: now}
+	var buf [2 * maxTemplate]byte
+	name := template(buf[:0], c.method, c.path)
+	if a, ok := (*t.tenant.known.Load())[string(name)]; ok {
+		t.cells = a
+	} else {
+		t.route = string(name)
+	}
+	return t
+}
+
+// confirm is called right before a request is sent. Since its decision the
+// process may have been paused, or the body may have taken long to arrive, so
+// that its backend has lost its traffic.
+func (p *Proxy) confirm(d *decision) {
+	r := p.route.Load()
+	if r.takes(d.backend, time.Now()) {
+		return
+	}
+	d.arm, d.backend, d.route, d.tally.arm = headgate.Stable, r.stable, r, headgate.Stable
 }
 
 func (p *Proxy) isTester(c caller) bool {
