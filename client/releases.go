@@ -35,7 +35,9 @@ type Release struct {
 	// Note says what the present stage is waiting for.
 	Note string `json:"note,omitempty"`
 	// Share is the candidate's share of admitted traffic, 0 to 1.
-	Share     float64             `json:"share"`
+	Share float64 `json:"share"`
+	// Tiers are the steps by which the canary widens, in order.
+	Tiers     []Tier              `json:"tiers"`
 	Canary    *Canary             `json:"canary,omitempty"`
 	StageRuns []headgate.StageRun `json:"stage_runs"`
 	// Deadline ends the present stage; zero for none.
@@ -52,6 +54,17 @@ func (r Release) Run(stage headgate.Stage) (headgate.StageRun, bool) {
 		}
 	}
 	return headgate.StageRun{}, false
+}
+
+// Tier is one step by which a canary widens.
+type Tier struct {
+	Tier             string   `json:"tier"`
+	Tenants          []string `json:"tenants"`
+	Share            float64  `json:"share"`
+	SoakSeconds      float64  `json:"soak_s"`
+	ApprovalRequired bool     `json:"approval_required,omitempty"`
+	// State is "pending", "running", "passed" or "stopped".
+	State string `json:"state"`
 }
 
 // Canary is the judge's latest decision.

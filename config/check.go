@@ -55,8 +55,37 @@ func (d *document) check(s Service, found *problems) {
 	if c.KillErrorRate <= c.SLOErrorRate {
 		report(fmt.Sprintf("must be above canary.slo_error_rate, %g", c.SLOErrorRate), "canary", "kill_error_rate")
 	}
+	d.checkTiers(s, report)
 	d.checkCommands(s, report)
 	d.checkDurations(s, report)
+}
+
+// checkTiers keeps a rollout from ever taking back what it has given.
+func (d *document) checkTiers(s Service, report func(string, ...string)) {
+	order := []string{TierWhitelist}
+	for _, size := range headgate.ProjectSizes() {
+		order = append(order, string(size))
+	}
+	reached, share := -1, s.Canary.Ratio
+	for i, t := range s.Rollout.Tiers {
+		at := func(field string) []string { return []string{"rollout", "tiers", strconv.Itoa(i), field} }
+		place := slices.Index(order, t.Tier)
+		switch {
+		case i == 0 && t.Tier != TierWhitelist:
+			report("must be whitelist: a rollout begins there", at("tier")...)
+		case place <= reached:
+			report("comes too late; the order is "+strings.Join(order, ", ")+", each once", at("tier")...)
+		case t.Tier != TierWhitelist && !slices.Contains(s.Rollout.EnabledProjectSizes, headgate.ProjectSize(t.Tier)):
+			report("is not one of rollout.enabled_project_sizes", at("tier")...)
+		}
+		if i > 0 && t.Share > 0 && t.Share < share {
+			report(fmt.Sprintf("must not be below the share before it, %g: a session that met the candidate stays there", share), at("share")...)
+		}
+		if s.Canary.MaxDuration > 0 && t.Soak > s.Canary.MaxDuration {
+			report(fmt.Sprintf("must not be longer than canary.max_duration, %v", s.Canary.MaxDuration), at("soak")...)
+		}
+		reached, share = max(reached, place), cmp.Or(t.Share, share)
+	}
 }
 
 func (d *document) checkCommands(s Service, report func(string, ...string)) {
@@ -149,6 +178,9 @@ func (d *document) checkDurations(s Service, report func(string, ...string)) {
 	}
 	within(s.Gates.Window, "gates", "window")
 	within(s.Rollout.Soak, "rollout", "soak")
+	for i, t := range s.Rollout.Tiers {
+		within(t.Soak, "rollout", "tiers", strconv.Itoa(i), "soak")
+	}
 	within(s.Canary.Duration, "canary", "duration")
 	within(s.Canary.MaxDuration, "canary", "max_duration")
 	within(s.Canary.BrokenGrace, "canary", "broken_grace")

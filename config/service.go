@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -214,12 +215,33 @@ type Rollout struct {
 	TenantWhitelist     []string               `yaml:"tenant_whitelist" json:"tenant_whitelist"`
 	EnabledProjectSizes []headgate.ProjectSize `yaml:"enabled_project_sizes" json:"enabled_project_sizes"`
 	HighRiskHITL        bool                   `yaml:"high_risk_hitl_enforced" json:"high_risk_hitl_enforced"`
-	// Soak is how long a tier is watched before the next is enabled.
+	// Tiers are the steps by which a canary widens, in order; empty is the
+	// whitelist alone. A resolved description has their shares and soaks.
+	Tiers []Tier `yaml:"tiers" json:"tiers,omitempty"`
+	// Soak is how long a tier after the first that does not say is watched
+	// before it can pass; zero is the canary's duration.
 	Soak time.Duration `yaml:"soak" json:"soak"`
 }
 
+// Tier is one step by which a canary widens: to the whitelist, or to every
+// tenant of a size class as well.
+type Tier struct {
+	// Tier is whitelist, small, medium or large.
+	Tier string `yaml:"tier" json:"tier"`
+	// Share is the candidate's part of the admitted traffic, 0 < Share <= 1, and
+	// never below that of the tier before.
+	Share float64       `yaml:"share" json:"share"`
+	Soak  time.Duration `yaml:"soak" json:"soak"`
+	// ApprovalRequired holds the canary before this tier until a person with
+	// the approver role agrees.
+	ApprovalRequired bool `yaml:"approval_required" json:"approval_required,omitempty"`
+}
+
+// TierWhitelist is the tier of the whitelisted tenants alone.
+const TierWhitelist = "whitelist"
+
 // Canary says how much traffic is risked for how long. Ratio and Duration are
-// zero when the description leaves them to the process; see [Canary.Resolve].
+// zero when the description leaves them to the process; see [Service.Resolve].
 type Canary struct {
 	// Ratio is the candidate's share of admitted traffic, 0 < Ratio <= 1.
 	Ratio    float64       `yaml:"ratio" json:"ratio"`
@@ -241,13 +263,25 @@ type Canary struct {
 	ApprovalRequired bool `yaml:"approval_required" json:"approval_required"`
 }
 
-// Resolve fills what the description left open from the process settings. The
-// description is the more specific of the two and wins.
-func (c Canary) Resolve(s Settings) Canary {
-	c.Ratio = cmp.Or(c.Ratio, s.CanaryRatio)
-	c.Duration = cmp.Or(c.Duration, time.Duration(s.CanaryDurationMin)*time.Minute)
-	c.MaxDuration = max(cmp.Or(c.MaxDuration, 4*c.Duration), c.Duration)
-	return c
+// Resolve fills what the description left open about canary and tiers from the
+// process settings. The description is the more specific of the two and wins.
+func (s Service) Resolve(st Settings) Service {
+	c := &s.Canary
+	c.Ratio = cmp.Or(c.Ratio, st.CanaryRatio)
+	c.Duration = cmp.Or(c.Duration, time.Duration(st.CanaryDurationMin)*time.Minute)
+	tiers := slices.Clone(s.Rollout.Tiers)
+	if len(tiers) == 0 {
+		tiers = []Tier{{Tier: TierWhitelist}}
+	}
+	share, soak, longest := c.Ratio, c.Duration, c.Duration
+	for i := range tiers {
+		t := &tiers[i]
+		t.Share, t.Soak = cmp.Or(t.Share, share), cmp.Or(t.Soak, soak)
+		share, soak, longest = t.Share, cmp.Or(s.Rollout.Soak, c.Duration), max(longest, t.Soak)
+	}
+	s.Rollout.Tiers = tiers
+	c.MaxDuration = max(cmp.Or(c.MaxDuration, 4*longest), longest)
+	return s
 }
 
 // Feedback says where the service lists what went wrong. Empty paths mean

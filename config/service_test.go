@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -49,7 +50,7 @@ func TestMinimalDescriptionGetsDefaults(t *testing.T) {
 		t.Errorf("rollout %+v: want review enforced, every tenant and every size", s.Rollout)
 	}
 
-	s.Canary = s.Canary.Resolve(config.DefaultSettings())
+	s = s.Resolve(config.DefaultSettings())
 	if s.Canary.Ratio != 0.1 || s.Canary.Duration != 30*time.Minute || s.Canary.MaxDuration != 2*time.Hour {
 		t.Errorf("canary %+v: want the process's 10 %% for 30 minutes, held at most two hours", s.Canary)
 	}
@@ -81,9 +82,16 @@ func TestFullDescriptionIsRead(t *testing.T) {
 	if want := []headgate.ProjectSize{headgate.SizeSmall, headgate.SizeLarge}; !slices.Equal(s.Rollout.EnabledProjectSizes, want) {
 		t.Errorf("sizes %v, want rollout order", s.Rollout.EnabledProjectSizes)
 	}
-	c := s.Canary.Resolve(config.DefaultSettings())
+	c := s.Resolve(config.DefaultSettings()).Canary
 	if c.Ratio != 0.25 || c.Duration != 10*time.Minute || c.MaxDuration != time.Hour {
 		t.Errorf("canary %+v: the description is more specific than the process and wins", c)
+	}
+	var tiers []string
+	for _, tier := range s.Resolve(config.DefaultSettings()).Rollout.Tiers {
+		tiers = append(tiers, fmt.Sprint(tier.Tier, " ", tier.Share, " ", tier.Soak))
+	}
+	if want := []string{"whitelist 0.25 10m0s", "small 0.25 20m0s", "large 0.5 1m30s"}; !slices.Equal(tiers, want) {
+		t.Errorf("tiers %v, want %v", tiers, want)
 	}
 	if got := s.Deadline(headgate.StageCanary); got != 2*time.Hour {
 		t.Errorf("canary deadline %v, want what is written", got)

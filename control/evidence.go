@@ -7,12 +7,14 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/headgate/headgate"
 	"github.com/headgate/headgate/canary"
 	"github.com/headgate/headgate/evidence"
 	"github.com/headgate/headgate/gate"
+	"github.com/headgate/headgate/pipeline"
 )
 
 // maxBlob bounds what the server itself writes as evidence.
@@ -200,6 +202,12 @@ func (p *Plane) sealEvent(ctx context.Context, ev headgate.Event) error {
 func (p *Plane) announced(ctx context.Context, ev headgate.Event) ([]evidence.Predicate, error) {
 	var out []evidence.Predicate
 	switch ev.Kind {
+	case pipeline.EventTierPassed:
+		verdict, ok, err := p.canaryVerdict(ctx, ev)
+		if ok {
+			out = append(out, verdict)
+		}
+		return out, err
 	case "stage_finished":
 		runs, err := p.o.Store.StageRuns(ctx, ev.ReleaseID)
 		if err != nil {
@@ -232,14 +240,23 @@ func (p *Plane) announced(ctx context.Context, ev headgate.Event) ([]evidence.Pr
 	return nil, nil
 }
 
+// canaryVerdict is what one judge of a canary, whose end ev tells, has seen and
+// said.
 func (p *Plane) canaryVerdict(ctx context.Context, ev headgate.Event) (evidence.CanaryVerdict, bool, error) {
 	rec, err := p.o.Store.Release(ctx, ev.ReleaseID)
 	if err != nil {
 		return evidence.CanaryVerdict{}, false, err
 	}
+	rec = rec.AsJudged(ev)
 	rows, err := p.o.Store.Ticks(ctx, ev.ReleaseID)
-	if err != nil || len(rows) == 0 {
+	if err != nil {
 		return evidence.CanaryVerdict{}, false, err
+	}
+	rows = slices.DeleteFunc(rows, func(row pipeline.TickRow) bool {
+		return row.Seq <= rec.State.JudgedFrom || row.Seq > rec.State.Ticks
+	})
+	if len(rows) == 0 {
+		return evidence.CanaryVerdict{}, false, nil
 	}
 	var log bytes.Buffer
 	for _, row := range rows {
@@ -251,7 +268,7 @@ func (p *Plane) canaryVerdict(ctx context.Context, ev headgate.Event) (evidence.
 	if err != nil {
 		return evidence.CanaryVerdict{}, false, err
 	}
-	cfg, err := json.Marshal(rec.Plan.Canary)
+	cfg, err := json.Marshal(rec.Judging())
 	if err != nil {
 		return evidence.CanaryVerdict{}, false, err
 	}

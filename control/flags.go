@@ -120,7 +120,7 @@ func (p *Plane) addCandidate(ctx context.Context, s *Service, rec pipeline.Recor
 		return
 	}
 	f.Share, f.Until = min(rec.State.Share, st.Share), now.Add(st.LeaseRemaining)
-	f.Plan, f.Tenants = rec.Plan.Rollout, slices.Sorted(slices.Values(rec.Plan.Tenants))
+	f.Plan, f.Tenants = rec.Plan.Rollout, slices.Sorted(slices.Values(rec.Tenants()))
 	f.Candidate = maps.Clone(f.Stable)
 	f.Plan.ReleaseID = rec.ID // the salt of the router's split
 	for _, ch := range rec.Changes {

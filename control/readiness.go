@@ -255,7 +255,7 @@ func (p *Plane) Ready(ctx context.Context, r pipeline.Record) (pipeline.Result, 
 	}
 	return pipeline.Result{
 		Verdict: headgate.Pass,
-		Summary: fmt.Sprintf("admitted %s; the canary may meet %s", basis, strings.Join(r.Plan.Tenants, ", ")),
+		Summary: fmt.Sprintf("admitted %s; the canary may meet %s", basis, strings.Join(r.Tenants(), ", ")),
 	}, nil
 }
 
@@ -347,7 +347,8 @@ func (p *Plane) PutPlan(ctx context.Context, who access.Identity, plan rollout.P
 	})
 }
 
-// Decide says whether a release's plan admits a request's subject.
+// Decide says whether a release's plan, as of the tier that its canary has
+// reached, admits a request's subject.
 func (p *Plane) Decide(ctx context.Context, who access.Identity, releaseID string, subject rollout.Subject) (rollout.Decision, error) {
 	if err := p.reach(ctx, who, releaseID); err != nil {
 		return rollout.Decision{}, err
@@ -355,6 +356,9 @@ func (p *Plane) Decide(ctx context.Context, who access.Identity, releaseID strin
 	plan, err := p.o.Store.Plan(ctx, releaseID)
 	if err != nil {
 		return rollout.Decision{}, err
+	}
+	if s, rec, err := p.serviceOf(ctx, releaseID); err == nil && rec != nil && rec.State.Granted {
+		plan = plan.Widen(rec.Tier().Name, s.sizes())
 	}
 	return plan.Decide(subject), nil
 }

@@ -32,14 +32,48 @@ type ReleaseRequest struct {
 // View is a release as people and clients see it.
 type View struct {
 	headgate.Release
-	Phase     pipeline.Phase      `json:"phase"`
-	Note      string              `json:"note,omitempty"`
-	Share     float64             `json:"share"`
+	Phase pipeline.Phase `json:"phase"`
+	Note  string         `json:"note,omitempty"`
+	Share float64        `json:"share"`
+	// Tiers are the steps by which the canary widens, in order.
+	Tiers     []TierView          `json:"tiers"`
 	Canary    *canary.Decision    `json:"canary,omitempty"`
 	StageRuns []headgate.StageRun `json:"stage_runs"`
 	// Deadline ends the present stage; zero for none.
 	Deadline time.Time `json:"deadline,omitzero"`
 	Evidence int       `json:"evidence"`
+}
+
+// TierView is one step by which a canary widens.
+type TierView struct {
+	Tier             rollout.Tier `json:"tier"`
+	Tenants          []string     `json:"tenants"`
+	Share            float64      `json:"share"`
+	SoakSeconds      float64      `json:"soak_s"`
+	ApprovalRequired bool         `json:"approval_required,omitempty"`
+	// State is "pending", "running", "passed" or "stopped".
+	State string `json:"state"`
+}
+
+func tierViews(rec pipeline.Record) []TierView {
+	out := []TierView{}
+	for i, t := range rec.Plan.Tiers() {
+		v := TierView{
+			Tier: t.Name, Tenants: t.Tenants, Share: t.Share, SoakSeconds: t.Soak.Seconds(), ApprovalRequired: t.ApprovalRequired, State: "pending",
+		}
+		over := rec.Stage == headgate.StageFull || rec.Stage == headgate.StageFeedback
+		switch {
+		case i < rec.State.Tier, over && i == rec.State.Tier:
+			v.State = "passed"
+		case i > rec.State.Tier || !rec.State.Granted:
+		case rec.Phase == pipeline.PhaseRunning:
+			v.State = "running"
+		default:
+			v.State = "stopped"
+		}
+		out = append(out, v)
+	}
+	return out
 }
 
 var (
@@ -120,22 +154,19 @@ func (p *Plane) plan(ctx context.Context, s *Service, rel headgate.Release) (pip
 	if err != nil {
 		return pipeline.Plan{}, err
 	}
-	sizes := map[string]headgate.ProjectSize{}
-	for _, t := range s.Tenants {
-		sizes[t.ID] = t.Size
-	}
 	cfg := canary.DefaultConfig()
 	cfg.SLOErrorRate = s.Canary.SLOErrorRate
 	cfg.KillErrorRate = s.Canary.KillErrorRate
 	cfg.ConsecutiveThreshold = s.Canary.ConsecutiveThreshold
-	cfg.MinDurationSeconds = s.Canary.Duration.Seconds()
+	tiers := s.tiers(ro)
+	cfg.MinDurationSeconds = tiers[0].Soak.Seconds()
 	cfg.WarmUpSeconds = min(cfg.WarmUpSeconds, cfg.MinDurationSeconds/3)
 	cfg.BrokenGraceSeconds = s.Canary.BrokenGrace.Seconds()
 	if err := cfg.Validate(); err != nil {
 		return pipeline.Plan{}, err
 	}
 	plan := pipeline.Plan{
-		Rollout: ro, Tenants: ro.Admitted(sizes), Share: s.Canary.Ratio, LeaseTTL: rollout.DefaultTTL,
+		Rollout: ro, Tenants: tiers[0].Tenants, Share: tiers[0].Share, Wider: tiers[1:], LeaseTTL: rollout.DefaultTTL,
 		CanaryMax: s.Canary.MaxDuration, Canary: cfg, ApprovalRequired: s.Canary.ApprovalRequired || rel.HighRisk,
 		StageTimeout: map[headgate.Stage]time.Duration{}, Stable: state.Stable,
 	}
@@ -146,6 +177,32 @@ func (p *Plane) plan(ctx context.Context, s *Service, rel headgate.Release) (pip
 		return plan, headgate.Invalidf("the rollout plan admits no tenant: none of the whitelisted ones has an enabled size")
 	}
 	return plan, nil
+}
+
+// sizes are the tenants' sizes.
+func (s *Service) sizes() map[string]headgate.ProjectSize {
+	out := map[string]headgate.ProjectSize{}
+	for _, t := range s.Tenants {
+		out[t.ID] = t.Size
+	}
+	return out
+}
+
+// tiers are those of a plan. One that would neither admit anybody nor give a
+// larger share than the one before it is left out.
+func (s *Service) tiers(ro rollout.Plan) []pipeline.Tier {
+	var out []pipeline.Tier
+	for _, t := range s.Rollout.Tiers {
+		name := rollout.Tier(t.Tier)
+		next := pipeline.Tier{
+			Name: name, Tenants: ro.Widen(name, s.sizes()).Admitted(s.sizes()), Share: t.Share, Soak: t.Soak, ApprovalRequired: t.ApprovalRequired,
+		}
+		if last := len(out) - 1; last >= 0 && len(next.Tenants) == len(out[last].Tenants) && next.Share == out[last].Share {
+			continue
+		}
+		out = append(out, next)
+	}
+	return out
 }
 
 // release returns a release that the caller may see.
@@ -198,7 +255,7 @@ func (p *Plane) view(ctx context.Context, rec pipeline.Record) (View, error) {
 		return View{}, err
 	}
 	return View{
-		Release: rec.Release, Phase: rec.Phase, Note: rec.State.Note, Share: rec.State.Share, Canary: rec.State.Canary,
+		Release: rec.Release, Phase: rec.Phase, Note: rec.State.Note, Share: rec.State.Share, Tiers: tierViews(rec), Canary: rec.State.Canary,
 		StageRuns: runs, Deadline: rec.DeadlineAt, Evidence: len(entries),
 	}, nil
 }

@@ -183,7 +183,7 @@ func (p *Plane) reportCanary(ctx context.Context, rec pipeline.Record) (*report.
 		return nil, err
 	}
 	out := &report.Canary{Alpha: rec.Plan.Canary.Alpha}
-	share := rec.Plan.Share
+	share := rec.Plan.Share // of the first tier
 	for _, row := range rows {
 		d := row.Decision
 		if row.Tick.ExpectedShare > 0 {
@@ -196,7 +196,7 @@ func (p *Plane) reportCanary(ctx context.Context, rec pipeline.Record) (*report.
 			StableP95S:    p95(row.Tick, func(s canary.Stratum) canary.Counts { return s.Stable }),
 			CandidateP95S: p95(row.Tick, func(s canary.Stratum) canary.Counts { return s.Candidate }),
 		})
-		share = min(rec.Plan.Share, d.Share)
+		share = min(share, d.Share)
 	}
 	return out, nil
 }

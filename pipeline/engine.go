@@ -117,7 +117,7 @@ func (e *Engine) dispatch(ctx context.Context, slots chan struct{}, turns *sync.
 	default:
 		return false
 	}
-	r, facts, ok, err := e.o.Store.Claim(ctx, e.o.Owner, e.o.LeaseTTL, PlanVersion)
+	r, facts, ok, err := e.o.Store.Claim(ctx, e.o.Owner, e.o.LeaseTTL, knownPlans...)
 	if err != nil || !ok {
 		<-slots
 		if err != nil && ctx.Err() == nil {
@@ -134,7 +134,7 @@ func (e *Engine) dispatch(ctx context.Context, slots chan struct{}, turns *sync.
 }
 
 func (e *Engine) untilNext(ctx context.Context) time.Duration {
-	at, ok, err := e.o.Store.NextWake(ctx, PlanVersion)
+	at, ok, err := e.o.Store.NextWake(ctx, knownPlans...)
 	if err != nil || !ok {
 		return e.o.Sweep
 	}

@@ -413,7 +413,7 @@ func (w *world) wantGaplessTicks(r pipeline.Record) {
 	if int64(len(ticks)) != r.State.Ticks || len(ticks) == 0 {
 		w.t.Fatalf("%d ticks in the log, %d in the record", len(ticks), r.State.Ticks)
 	}
-	judge, err := canary.New(r.Plan.Canary)
+	judge, err := canary.New(r.Judging())
 	if err != nil {
 		w.t.Fatal(err)
 	}

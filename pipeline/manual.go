@@ -25,6 +25,8 @@ type steering struct {
 	// promote is a demand that is not answered yet; promotions counts all.
 	promote    *Fact
 	promotions int
+	// approval is the newest one that was given in the present tier.
+	approval *Fact
 	// word is the newest pause or resume.
 	word *Fact
 	// last is the judge's decision before this turn.
@@ -42,6 +44,10 @@ func steer(r Record, facts []Fact) steering {
 			s.paused, s.held, s.word = false, false, f
 		case FactShare:
 			s.share, s.held = f.Share, false
+		case FactApproval:
+			if !f.At.Before(r.State.TierSince) {
+				s.approval = f
+			}
 		case FactPromote:
 			if s.promotions++; s.promotions > r.State.Promotions {
 				s.promote = f
@@ -52,12 +58,12 @@ func steer(r Record, facts []Fact) steering {
 }
 
 // WantedShare is what people want the canary to have: the share that one of
-// them set, else the plan's. The judge's limit may be lower.
-func (r Record) WantedShare() float64 { return cmp.Or(r.State.Wanted, r.Plan.Share) }
+// them set, else the tier's. The judge's limit may be lower.
+func (r Record) WantedShare() float64 { return cmp.Or(r.State.Wanted, r.Tier().Share) }
 
 // wanted is the share that the canary should have if the judge has nothing
 // against it.
-func (s steering) wanted(r Record) float64 { return cmp.Or(s.share, r.Plan.Share) }
+func (s steering) wanted(r Record) float64 { return cmp.Or(s.share, r.Tier().Share) }
 
 // allowed is the share that the canary gets after a decision.
 func (s steering) allowed(r Record, d canary.Decision) float64 {
@@ -146,7 +152,7 @@ func (s steering) follow(c *Commit, d canary.Decision, now time.Time) {
 	case !limited && wasLimited:
 		say("canary_released", d.Reason)
 	}
-	r.State.Note = ""
+	r.State.Note = s.waitsFor(*r, d)
 	if s.paused {
 		r.State.Note = fmt.Sprintf("paused by %s (%s); it is judged on, and goes on with: headgate release resume %s", s.word.Actor, s.word.Reason, r.ID)
 	}

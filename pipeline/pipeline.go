@@ -23,27 +23,32 @@ import (
 	"github.com/headgate/headgate/rollout"
 )
 
-// PlanVersion is the version of [Plan] that this build writes and
-// understands. A replica claims only the plan versions that it knows.
-const PlanVersion = 1
+// PlanVersion is the version of [Plan] that this build writes. A replica claims
+// only the plan versions that it knows: version 1 had one tier.
+const PlanVersion = 2
+
+var knownPlans = []int{1, PlanVersion}
 
 // Plan is what was decided about a release when it was created. It is frozen:
 // a change of configuration during the release does not change it.
 type Plan struct {
 	// Rollout says which tenants the candidate may meet.
 	Rollout rollout.Plan `json:"rollout"`
-	// Tenants are all tenants of the service whose size class the plan
-	// enables and that are whitelisted: the ones the canary may meet.
+	// Tenants are those that the first tier of the canary may meet: whitelisted
+	// and of a size that the plan enables.
 	Tenants []string `json:"tenants"`
-	// Share of the admitted tenants' requests that the canary gets, 0 to 1.
+	// Share of the admitted tenants' requests that the first tier gets, 0 to 1.
 	Share float64 `json:"share"`
+	// Wider are the tiers after the first, in order. Each admits everybody that
+	// the one before it admits, to no smaller share.
+	Wider []Tier `json:"wider,omitempty"`
 	// LeaseTTL is how long a router keeps the share without a renewal.
 	LeaseTTL time.Duration `json:"lease_ttl"`
-	// CanaryMax is how long the canary may be watched and stay undecided before
-	// traffic goes back to stable; 0 leaves that to the stage's timeout. Time
-	// without telemetry does not count.
+	// CanaryMax is how long a tier may be watched and stay undecided before
+	// traffic goes back to stable; 0 leaves that to the stage's timeout, which
+	// begins anew with each tier. Time without telemetry does not count.
 	CanaryMax time.Duration `json:"canary_max"`
-	// Canary holds the frozen parameters of the judge.
+	// Canary holds the frozen parameters of the judge, in the first tier.
 	Canary canary.Config `json:"canary"`
 	// ApprovalRequired holds the release before the rollout until a person
 	// with the approver role lets it go on.
@@ -95,6 +100,12 @@ type State struct {
 	Share float64 `json:"share,omitempty"`
 	// Steady is true when the share did not change at the last tick.
 	Steady bool `json:"steady,omitempty"`
+	// Tier is the canary's, counted from 0; TierSince is when it began.
+	Tier      int       `json:"tier,omitempty"`
+	TierSince time.Time `json:"tier_since,omitzero"`
+	// JudgedFrom is the number of ticks before those that the present judge has
+	// seen: each tier has its own verdict.
+	JudgedFrom int64 `json:"judged_from,omitempty"`
 	// Wanted is the share that a person set, 0 for the plan's.
 	Wanted float64 `json:"wanted,omitempty"`
 	// Paused is true while a person keeps the canary from being promoted.

@@ -23,8 +23,9 @@ func makeTick(r Record, now time.Time, counts rollout.Counts, obs Observation, r
 		t.ExpectedShare = r.State.Share
 	}
 	strata := map[string]*canary.Stratum{}
+	tenants := r.Tenants()
 	for _, cell := range counts.Sub(r.State.Counts).Cells {
-		if !slices.Contains(r.Plan.Tenants, cell.Tenant) {
+		if !slices.Contains(tenants, cell.Tenant) {
 			continue
 		}
 		s := strata[cell.Tenant]
@@ -38,7 +39,7 @@ func makeTick(r Record, now time.Time, counts rollout.Counts, obs Observation, r
 			s.Stable = canaryCounts(cell)
 		}
 	}
-	for _, tenant := range r.Plan.Tenants {
+	for _, tenant := range tenants {
 		if s := strata[tenant]; s != nil {
 			t.Strata = append(t.Strata, *s)
 		}

@@ -20,7 +20,7 @@ const routerTimeout = 3 * time.Second
 func split(r Record, share float64) rollout.Split {
 	s := rollout.Split{
 		Service: r.Service, Epoch: r.Epoch, ReleaseID: r.ID, Stable: r.Plan.Stable,
-		Share: share, Tenants: r.Plan.Tenants, Salt: r.ID, TTL: r.Plan.LeaseTTL,
+		Share: share, Tenants: r.Tenants(), Salt: r.ID, TTL: r.Plan.LeaseTTL,
 	}
 	if share > 0 {
 		s.Candidate = rollout.Backend{Version: r.Version, URL: r.CandidateURL}
@@ -85,7 +85,8 @@ func (e *Engine) tick(ctx context.Context, r Record, now time.Time, want steerin
 // and touches traffic after. A lease of which it is not known that it still runs is not renewed:
 // the higher epoch would give a lapsed share again.
 func (e *Engine) act(ctx context.Context, c Commit, d canary.Decision, j *judge, now time.Time, want steering, leased bool) error {
-	r := c.Record
+	next, wider := c.Record.nextTier()
+	goesOn := d.Action == canary.Promote && !want.paused && want.waitsFor(c.Record, d) == ""
 	switch {
 	case d.Action == canary.Rollback:
 		s := step{outcome: headgate.RolledBack, reasons: d.Reasons, message: d.Reason}
@@ -93,7 +94,11 @@ func (e *Engine) act(ctx context.Context, c Commit, d canary.Decision, j *judge,
 			s.outcome = headgate.Inconclusive
 		}
 		return e.commitRollback(ctx, c, now, s, triggerGate(d))
-	case d.Action == canary.Promote && !want.paused:
+	case goesOn && wider:
+		widen(&c, next, d, now, want)
+		j = nil // the next tier has a judge of its own
+		c.Record.NextRunAt = now.Add(e.o.Tick)
+	case goesOn:
 		e.closeStage(&c, now, headgate.Pass, nil, d.Reason)
 		enter(&c, headgate.StageFull, now)
 	case want.answer(&c, d, now):
@@ -106,11 +111,12 @@ func (e *Engine) act(ctx context.Context, c Commit, d canary.Decision, j *judge,
 	if err := e.o.Store.Commit(ctx, c); err != nil {
 		return err
 	}
+	r := c.Record
 	e.keep(r.ID, j)
 	if !leased {
 		return nil
 	}
-	if err := e.apply(ctx, split(r, c.Record.State.Share)); err != nil {
+	if err := e.apply(ctx, split(r, r.State.Share)); err != nil {
 		// Not renewed: the router goes to stable by itself if this lasts.
 		e.o.Log.WarnContext(ctx, "canary's lease was not renewed", slog.String("release_id", r.ID), slog.Any("error", err))
 	}
@@ -169,11 +175,11 @@ func (e *Engine) grant(ctx context.Context, r Record, now time.Time, want steeri
 		return e.waitForRouter(ctx, r, now, err)
 	}
 	c.Record.State.Granted, c.Record.State.Share, c.Record.State.Steady = true, share, true
-	c.Record.State.Wanted = want.share
+	c.Record.State.Wanted, c.Record.State.TierSince = want.share, now
 	c.Record.State.Note = ""
 	c.Record.NextRunAt = now.Add(e.o.Tick)
-	ev := event(r, now, "canary_started", "", fmt.Sprintf("%.4g%% of the sessions of %s", share*100, strings.Join(r.Plan.Tenants, ", ")))
-	ev.Data = map[string]any{"share": share, "tenants": r.Plan.Tenants}
+	ev := event(r, now, "canary_started", "", fmt.Sprintf("%.4g%% of the sessions of %s", share*100, strings.Join(r.Tenants(), ", ")))
+	ev.Data = map[string]any{"share": share, "tenants": r.Tenants()}
 	c.Events = []headgate.Event{ev}
 	return e.o.Store.Commit(ctx, c)
 }
@@ -252,18 +258,23 @@ func (e *Engine) judge(ctx context.Context, r Record) (*judge, error) {
 	if err != nil {
 		return nil, err
 	}
-	cj, err := canary.New(r.Plan.Canary)
+	cj, err := canary.New(r.Judging())
 	if err != nil {
 		return nil, err
 	}
 	j = &judge{Judge: cj, seq: r.State.Ticks}
 	for _, row := range rows {
-		j.Observe(row.Tick)
+		if row.Seq > r.State.JudgedFrom {
+			j.Observe(row.Tick)
+		}
 	}
 	return j, nil
 }
 
 func (e *Engine) keep(id string, j *judge) {
+	if j == nil {
+		return
+	}
 	j.seq++
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -142,6 +142,9 @@ func liveLines(r client.Release, message string, now time.Time) []liveLine {
 		lines = append(lines, liveLine{fmt.Sprintf("  candidate %s requests, %s failed   stable %s, %s failed",
 			thousands(c.Candidate.Requests), thousands(c.Candidate.Errors), thousands(c.Stable.Requests), thousands(c.Stable.Errors)), plain})
 	}
+	if len(r.Tiers) > 1 {
+		lines = append(lines, liveLine{tierLine(r.Tiers), plain})
+	}
 	status := fmt.Sprintf("  %s of traffic on the candidate   %d signed statements", percent(r.Share), r.Evidence)
 	if left := timeLeft(r, now); left != "" {
 		status += "   " + left
@@ -151,6 +154,20 @@ func liveLines(r client.Release, message string, now time.Time) []liveLine {
 		lines = append(lines, liveLine{"  " + message, faint})
 	}
 	return lines
+}
+
+// tierLine is how far a canary has widened.
+func tierLine(tiers []client.Tier) string {
+	marks := map[string]string{"passed": "✓", "running": "▸", "stopped": "✗"}
+	words := make([]string, len(tiers))
+	for i, t := range tiers {
+		mark := marks[t.State]
+		if mark == "" {
+			mark = "·"
+		}
+		words[i] = fmt.Sprintf("%s %s %s", mark, t.Tier, percent(t.Share))
+	}
+	return "  tiers  " + strings.Join(words, "   ")
 }
 
 func stageLine(r client.Release, stage headgate.Stage, now time.Time) liveLine {
