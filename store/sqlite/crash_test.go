@@ -123,10 +123,10 @@ func TestAcknowledgedWritesSurviveAKill(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	var acknowledged []string
-	for round := range 4 {
+	for round := range 20 {
 		cmd, out := child(t, dir)
 		// Kill it in the middle of something, every time of something else.
-		enough := len(acknowledged) + 40 + 7*round
+		enough := len(acknowledged) + 20 + 3*round
 		for out.Scan() {
 			if strings.HasPrefix(out.Text(), "error") {
 				t.Fatal(out.Text())
