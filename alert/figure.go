@@ -22,14 +22,15 @@ type Figure struct {
 	Owner string
 }
 
-// FromFigure returns the alert of a figure at a service, as of now. Its
+// FromFigure returns the alert of a figure at a service, past its bound since
+// then. Its
 // fingerprint is the same for every occurrence of one rule at one service,
 // version, environment and tenant. No event of the audit trail ends it: it
 // ends when the figure is back.
-func FromFigure(f Figure, svc Service, now time.Time) Alert {
+func FromFigure(f Figure, svc Service, since time.Time) Alert {
 	a := Alert{
 		Name: f.Rule, Severity: f.Severity, Service: svc.Name, TenantID: f.TenantID, Summary: f.Summary,
-		Runbook: f.Runbook, OnCall: svc.OnCall, LatestChange: svc.LatestChange, StartedAt: now, Deadline: now.Add(f.Severity.Limit()),
+		Runbook: f.Runbook, OnCall: svc.OnCall, LatestChange: svc.LatestChange, StartedAt: since, Deadline: since.Add(f.Severity.Limit()),
 	}
 	if own := svc.Runbooks[f.Rule]; own != "" {
 		a.Runbook = own

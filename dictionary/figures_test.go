@@ -305,8 +305,7 @@ func recorded(t *testing.T, store *metrics.Store, d *dictionary.Dictionary, matc
 	if err != nil {
 		t.Fatal(err)
 	}
-	text = bytes.ReplaceAll(text, []byte("interval: 30s"), []byte("interval: 1s"))
-	if err := store.RunRules(text, slog.New(slog.DiscardHandler), nil); err != nil {
+	if err := store.RunRules(text, time.Second, slog.New(slog.DiscardHandler), nil); err != nil {
 		t.Fatal(err)
 	}
 	at := make(map[string]time.Time)

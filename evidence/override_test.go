@@ -11,6 +11,7 @@ import (
 
 	"github.com/headgate/headgate"
 	"github.com/headgate/headgate/evidence"
+	"github.com/headgate/headgate/internal/needs"
 )
 
 // TestOverridesBearAPromotionOut has one gate fail and promotes all the same:
@@ -76,10 +77,7 @@ func TestOverridesBearAPromotionOut(t *testing.T) {
 
 func checkInPython(t *testing.T, bundle []byte, keys *evidence.Keyring, holds bool) {
 	t.Helper()
-	python, err := exec.LookPath("python3")
-	if err != nil {
-		t.Skip("python3 is not installed")
-	}
+	python := needs.Program(t, "python3", "python3")
 	path := filepath.Join(t.TempDir(), "bundle.zip")
 	if err := os.WriteFile(path, bundle, 0o600); err != nil {
 		t.Fatal(err)

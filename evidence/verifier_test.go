@@ -11,16 +11,14 @@ import (
 
 	"github.com/headgate/headgate"
 	"github.com/headgate/headgate/evidence"
+	"github.com/headgate/headgate/internal/needs"
 )
 
 // TestIndependentVerifier runs the verifier in Python, which knows the format
 // from its documentation only, against the same bundles.
 func TestIndependentVerifier(t *testing.T) {
 	t.Parallel()
-	python, err := exec.LookPath("python3")
-	if err != nil {
-		t.Skip("python3 is not installed")
-	}
+	python := needs.Program(t, "python3", "python3")
 	keys, err := evidence.OpenKeyring(t.TempDir(), "ci.example.com")
 	if err != nil {
 		t.Fatal(err)

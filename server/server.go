@@ -77,6 +77,8 @@ type Server struct {
 	proxy    *proxy.Proxy
 	http     *http.Server
 
+	rulesEvery time.Duration // instead of what the dictionary says; tests hurry
+
 	addr      string
 	proxyAddr string
 	receiving bool // the OTLP receiver has started

@@ -63,7 +63,7 @@ func (s *Server) watchFigures() error {
 	if err != nil {
 		return err
 	}
-	return s.metrics.RunRules(rules, s.o.Logger, s.figureAlert)
+	return s.metrics.RunRules(rules, s.rulesEvery, s.o.Logger, s.figureAlert)
 }
 
 // figureAlert tells people of a figure past its bound, and that it is back.
@@ -79,7 +79,7 @@ func (s *Server) figureAlert(a metrics.Alert) {
 		s.o.Logger.Debug("a figure is past its bound where no users are", slog.String("rule", a.Name), slog.String("service", name))
 		return
 	}
-	told := alert.FromFigure(f, s.alertService(headgate.Event{Service: name}), time.Now().UTC())
+	told := alert.FromFigure(f, s.alertService(headgate.Event{Service: name}), a.Fired.UTC())
 	if !a.Resolved.IsZero() {
 		s.alerts.End(told.Fingerprint, a.Resolved)
 		return

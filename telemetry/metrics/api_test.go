@@ -2,14 +2,11 @@ package metrics_test
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -174,71 +171,5 @@ func TestQueryAPIRefusals(t *testing.T) {
 		if status, body := get(t, srv, tt.token, tt.path, tt.form); status != tt.want || !strings.Contains(body, `"errorType"`) {
 			t.Errorf("%s %v: %d %s", tt.path, tt.form, status, body)
 		}
-	}
-}
-
-func TestRulesFireAndRecord(t *testing.T) {
-	t.Parallel()
-	now := time.Now()
-	s := twoTenants(t, now)
-	const text = `
-groups:
-  - name: g
-    interval: 1s
-    rules:
-      - record: tenant:x:sum
-        expr: sum by (tenant_id) (x_total)
-      - alert: TooMuch
-        expr: sum by (tenant_id) (x_total) > 1
-        labels: {severity: P1}
-        annotations: {summary: "{{ $labels.tenant_id }} has {{ $value }}"}
-`
-	var mu sync.Mutex
-	var fired []metrics.Alert
-	logger := slog.New(slog.DiscardHandler)
-	if err := s.RunRules([]byte(text), logger, func(a metrics.Alert) {
-		mu.Lock()
-		defer mu.Unlock()
-		fired = append(fired, a)
-	}); err != nil {
-		t.Fatal(err)
-	}
-	srv := apiServer(t, s)
-	deadline := time.Now().Add(15 * time.Second)
-	for {
-		mu.Lock()
-		n := len(fired)
-		mu.Unlock()
-		_, recorded, err := s.Number(t.Context(), `tenant:x:sum{tenant_id="globex"}`, time.Now())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if n > 0 && recorded {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("fired %d, recorded %v", n, recorded)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	mu.Lock()
-	a := fired[0]
-	mu.Unlock()
-	if a.Name != "TooMuch" || a.Labels["tenant_id"] != "globex" || a.Labels["severity"] != "P1" || a.Annotations["summary"] != "globex has 2" || a.Value != 2 || !a.Resolved.IsZero() {
-		t.Errorf("alert %+v", a)
-	}
-	if _, got := get(t, srv, "operator", "alerts", nil); !strings.Contains(got, `"state":"firing"`) {
-		t.Errorf("alerts: %s", got)
-	}
-	for _, path := range []string{"alerts", "rules"} {
-		if _, got := get(t, srv, "acme", path, nil); strings.Contains(got, "globex") || strings.Contains(got, "firing") {
-			t.Errorf("%s of another tenant: %s", path, got)
-		}
-	}
-	if err := s.RunRules([]byte(text), logger, nil); !errors.Is(err, headgate.Invalidf("")) {
-		t.Errorf("second rule file: %v", err)
-	}
-	if err := s.RunRules([]byte("groups: [{name: g, rules: [{record: a, expr: 'sum('}]}]"), logger, nil); err == nil || !strings.Contains(err.Error(), "not valid") {
-		t.Errorf("bad rules: %v", err)
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/internal/needs"
 	"github.com/headgate/headgate/telemetry/metrics"
 )
 
@@ -107,14 +108,7 @@ func TestRemoteWithoutServer(t *testing.T) {
 // is installed. It gets the store's samples as blocks made by its promtool.
 func TestPrometheusAnswersAsTheStoreDoes(t *testing.T) {
 	t.Parallel()
-	prometheus, err := exec.LookPath("prometheus")
-	if err != nil {
-		t.Skip("no prometheus in PATH")
-	}
-	promtool, err := exec.LookPath("promtool")
-	if err != nil {
-		t.Skip("no promtool in PATH")
-	}
+	prometheus, promtool := needs.Program(t, "prometheus", "prometheus"), needs.Program(t, "promtool", "prometheus")
 	now := time.UnixMilli(time.Now().UnixMilli()).UTC()
 	s := open(t, t.TempDir(), metrics.Options{})
 	mustAppend(t, s, "", remoteBatch(now))

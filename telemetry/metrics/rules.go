@@ -23,7 +23,8 @@ type Alert struct {
 	Labels      map[string]string
 	Annotations map[string]string
 	Value       float64
-	Since       time.Time
+	// Fired is since when it fires. A restart does not move it.
+	Fired time.Time
 	// Resolved is when it stopped; zero while it fires.
 	Resolved time.Time
 }
@@ -35,14 +36,36 @@ type ruleState struct {
 	running sync.WaitGroup
 }
 
+// outageTolerance is how long a restart may take without alerts starting their
+// clocks anew.
+const outageTolerance = time.Hour
+
 // RunRules evaluates the recording and alert rules of a Prometheus rule file
-// until the store is closed. notify, which may be nil, is called in order with
-// every alert that fires, fires still or is resolved; it must not block. Only
-// one rule file can run.
-func (s *Store) RunRules(text []byte, logger *slog.Logger, notify func(Alert)) error {
+// until the store is closed, as often as its groups say, or every so often if
+// that is not 0. notify, which may be nil, is called in order with every alert
+// that fires, fires still or is resolved; it must not block. Only one rule file
+// can run.
+//
+// An alert that was pending or firing when the store was closed or killed goes
+// on where it was, less the time in between.
+func (s *Store) RunRules(text []byte, every time.Duration, logger *slog.Logger, notify func(Alert)) error {
 	groups, errs := rulefmt.Parse(text, false, model.UTF8Validation, s.parser, logger)
 	if len(errs) > 0 {
 		return headgate.Errorf(headgate.CodeConfigInvalid, headgate.ClassValidation, "the rules are not valid: %w", errors.Join(errs...))
+	}
+	holds := make(map[held]time.Duration)
+	for i := range groups.Groups {
+		g := &groups.Groups[i]
+		if every > 0 {
+			g.Interval = model.Duration(every)
+		}
+		for _, r := range g.Rules {
+			expr, err := s.parser.ParseExpr(r.Expr)
+			if err != nil {
+				return fmt.Errorf("read rule %s: %w", r.Alert, err)
+			}
+			holds[held{r.Alert, expr.String()}] = time.Duration(r.For)
+		}
 	}
 	s.rules.mu.Lock()
 	defer s.rules.mu.Unlock()
@@ -58,14 +81,18 @@ func (s *Store) RunRules(text []byte, logger *slog.Logger, notify func(Alert)) e
 		GroupLoader:  loaded{groups, s.parser},
 		Parser:       s.parser,
 		ResendDelay:  time.Minute,
-		NotifyFunc: func(_ context.Context, _ string, alerts ...*rules.Alert) {
+		// No grace: what an alert watches is in the store already.
+		OutageTolerance: outageTolerance,
+		NotifyFunc: func(_ context.Context, expr string, alerts ...*rules.Alert) {
 			if notify == nil {
 				return
 			}
 			for _, a := range alerts {
+				name := a.Labels.Get(labels.AlertName)
 				notify(Alert{
-					Name: a.Labels.Get(labels.AlertName), Labels: a.Labels.Map(), Annotations: a.Annotations.Map(),
-					Value: a.Value, Since: a.ActiveAt, Resolved: a.ResolvedAt,
+					Name: name, Labels: a.Labels.Map(), Annotations: a.Annotations.Map(), Value: a.Value,
+					// The rule's own FiredAt is of this process.
+					Fired: a.ActiveAt.Add(holds[held{name, expr}]), Resolved: a.ResolvedAt,
 				})
 			}
 		},
@@ -77,6 +104,9 @@ func (s *Store) RunRules(text []byte, logger *slog.Logger, notify func(Alert)) e
 	s.rules.running.Go(m.Run)
 	return nil
 }
+
+// held names an alert rule: two may share a name.
+type held struct{ alert, expr string }
 
 // stopRules waits for running evaluations.
 func (s *Store) stopRules() {

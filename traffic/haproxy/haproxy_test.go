@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/internal/needs"
 	"github.com/headgate/headgate/rollout"
 	"github.com/headgate/headgate/traffic/haproxy"
 	"github.com/headgate/headgate/traffic/routertest"
@@ -28,10 +29,7 @@ func start(t *testing.T, stable rollout.Backend, ttl time.Duration) (r *haproxy.
 // startProcess also returns a function that kills HAProxy and starts it again.
 func startProcess(t *testing.T, stable rollout.Backend, ttl time.Duration) (r *haproxy.Router, url string, restart func()) {
 	t.Helper()
-	binary, err := exec.LookPath("haproxy")
-	if err != nil {
-		t.Skip("haproxy is not installed; get it with: apt-get install -y haproxy")
-	}
+	binary := needs.Program(t, "haproxy", "haproxy")
 	dir, err := os.MkdirTemp("", "haproxy") // t.TempDir is too long for a socket
 	if err != nil {
 		t.Fatal(err)
