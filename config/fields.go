@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"net"
 	"net/url"
@@ -40,6 +41,10 @@ func (s *Settings) fields() []field {
 		{key: "otlp_http", variable: "HEADGATE_OTLP_HTTP", value: (*addressValue)(&s.OTLPHTTP), help: "address of the OTLP receiver over HTTP"},
 		{key: "proxy_listen", variable: "HEADGATE_PROXY_LISTEN", value: (*addressValue)(&s.ProxyListen), help: "address of the proxy in front of the service"},
 		{key: "evidence_mode", variable: "HEADGATE_EVIDENCE_MODE", value: (*evidenceValue)(&s.EvidenceMode), help: "verified: only evidence counts; declared: claims count (development only)"},
+		{key: "evidence_bucket", variable: "HEADGATE_EVIDENCE_BUCKET", value: (*textValue)(&s.EvidenceBucket), help: "S3-compatible bucket that keeps the evidence files; unset keeps them in the data folder"},
+		{key: "evidence_endpoint", variable: "HEADGATE_EVIDENCE_ENDPOINT", value: (*urlValue)(&s.EvidenceEndpoint), help: "address of the bucket's server"},
+		{key: "evidence_region", variable: "HEADGATE_EVIDENCE_REGION", value: (*textValue)(&s.EvidenceRegion), help: "the bucket's region"},
+		{key: "evidence_prefix", variable: "HEADGATE_EVIDENCE_PREFIX", value: (*prefixValue)(&s.EvidencePrefix), help: "what the names of the objects begin with, such as headgate/prod"},
 		{key: "tls_cert", variable: "HEADGATE_TLS_CERT", value: (*textValue)(&s.TLSCert), help: "certificate file of the HTTP API"},
 		{key: "tls_key", variable: "HEADGATE_TLS_KEY", value: (*textValue)(&s.TLSKey), help: "key file of the HTTP API"},
 		{key: "url", variable: "HEADGATE_URL", value: (*urlValue)(&s.URL), help: "address of the server that the client asks"},
@@ -51,6 +56,19 @@ type textValue string
 
 func (v *textValue) String() string     { return string(*v) }
 func (v *textValue) Set(s string) error { *v = textValue(s); return nil }
+
+// prefixValue is a folder in a bucket, without a slash at its ends.
+type prefixValue string
+
+func (v *prefixValue) String() string { return string(*v) }
+func (v *prefixValue) Set(s string) error {
+	s = strings.Trim(s, "/")
+	if s != "" && !fs.ValidPath(s) || s == "." {
+		return fmt.Errorf("%q is not a folder in a bucket; use names between slashes, for example headgate/prod", s)
+	}
+	*v = prefixValue(s)
+	return nil
+}
 
 type nameValue string
 

@@ -36,8 +36,14 @@ type Settings struct {
 	OTLPHTTP     string
 	ProxyListen  string
 	EvidenceMode EvidenceMode
-	TLSCert      string
-	TLSKey       string
+	// EvidenceBucket keeps evidence files in an S3-compatible bucket; empty
+	// keeps them in DataDir. The others say where it is.
+	EvidenceBucket   string
+	EvidenceEndpoint string
+	EvidenceRegion   string
+	EvidencePrefix   string
+	TLSCert          string
+	TLSKey           string
 
 	// URL and TokenFile are how the client finds and persuades the server.
 	URL       string
@@ -60,6 +66,8 @@ func DefaultSettings() Settings {
 		OTLPHTTP:           "127.0.0.1:4318",
 		ProxyListen:        "127.0.0.1:8081",
 		EvidenceMode:       EvidenceVerified,
+		EvidenceEndpoint:   "https://s3.amazonaws.com",
+		EvidenceRegion:     "us-east-1",
 		URL:                "http://127.0.0.1:8080",
 	}
 }

@@ -124,7 +124,7 @@ type Options struct {
 	Settings config.Settings
 	Store    Store
 	Log      *evidence.Log
-	Blobs    *evidence.Blobs
+	Blobs    evidence.Blobs
 	// Rules are the first ones, or what headgate.yaml now names; the store says
 	// which are in force.
 	Rules      gate.RuleSet

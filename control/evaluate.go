@@ -74,7 +74,7 @@ func (p *Plane) conclude(ctx context.Context, releaseID string, g headgate.Gate,
 	if err != nil {
 		return res, held{}, err
 	}
-	in, err := p.blob(string(g)+"-input.json", "gate-metrics", j.in)
+	in, err := p.blob(ctx, string(g)+"-input.json", "gate-metrics", j.in)
 	if err != nil {
 		return res, held{}, err
 	}

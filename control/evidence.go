@@ -17,7 +17,7 @@ import (
 	"github.com/headgate/headgate/pipeline"
 )
 
-// maxBlob bounds what the server itself writes as evidence.
+// maxBlob bounds an evidence file, in bytes.
 const maxBlob = 64 << 20
 
 // heldKind is the document that names the latest evidence of one check of a
@@ -77,17 +77,21 @@ func (p *Plane) holds(ctx context.Context, releaseID, check string) (held, bool,
 }
 
 // blob stores v as JSON and returns it as an input of a statement.
-func (p *Plane) blob(name, format string, v any) (evidence.Input, error) {
+func (p *Plane) blob(ctx context.Context, name, format string, v any) (evidence.Input, error) {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return evidence.Input{}, err
 	}
-	return p.rawBlob(name, format, p.tool(), b)
+	return p.rawBlob(ctx, name, format, p.tool(), b)
 }
 
-func (p *Plane) rawBlob(name, format string, tool evidence.Tool, b []byte) (evidence.Input, error) {
-	digest, size, err := p.o.Blobs.Put(bytes.NewReader(b), maxBlob)
-	return evidence.Input{Name: name, Digest: digest, Size: size, Format: format, Tool: tool}, err
+func (p *Plane) rawBlob(ctx context.Context, name, format string, tool evidence.Tool, b []byte) (evidence.Input, error) {
+	if len(b) > maxBlob {
+		return evidence.Input{}, headgate.Errorf(headgate.CodeBodyTooLarge, headgate.ClassValidation,
+			"%s has %d MiB, an evidence file may have %d; send a summary", name, len(b)>>20, maxBlob>>20)
+	}
+	digest, err := p.o.Blobs.Put(ctx, b)
+	return evidence.Input{Name: name, Digest: digest, Size: int64(len(b)), Format: format, Tool: tool}, err
 }
 
 // judged is a gate's result with what it rests on.
@@ -105,7 +109,7 @@ func (p *Plane) stateGate(ctx context.Context, releaseID string, j judged, res g
 	if err != nil {
 		return held{}, err
 	}
-	rules, err := p.rawBlob("rules.json", gate.Format, p.tool(), j.rules.Canonical())
+	rules, err := p.rawBlob(ctx, "rules.json", gate.Format, p.tool(), j.rules.Canonical())
 	if err != nil {
 		return held{}, err
 	}
@@ -264,7 +268,7 @@ func (p *Plane) canaryVerdict(ctx context.Context, ev headgate.Event) (evidence.
 			return evidence.CanaryVerdict{}, false, err
 		}
 	}
-	ticks, err := p.rawBlob("ticks.jsonl", evidence.TickLog, p.tool(), log.Bytes())
+	ticks, err := p.rawBlob(ctx, "ticks.jsonl", evidence.TickLog, p.tool(), log.Bytes())
 	if err != nil {
 		return evidence.CanaryVerdict{}, false, err
 	}

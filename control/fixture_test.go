@@ -81,7 +81,7 @@ func (f *fixture) plane(t *testing.T, rules gate.RuleSet) *control.Plane {
 	if err != nil {
 		t.Fatal(err)
 	}
-	blobs, err := evidence.OpenBlobs(filepath.Join(f.dir, "blobs"))
+	blobs, err := evidence.OpenFolder(filepath.Join(f.dir, "blobs"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -100,7 +100,7 @@ func (p *Plane) AddReport(ctx context.Context, who access.Identity, releaseID st
 		return Report{}, err
 	}
 	tool := evidence.Tool{Name: facts.Tool.Name, Version: facts.Tool.Version}
-	in, err := p.rawBlob(name, format, tool, clean)
+	in, err := p.rawBlob(ctx, name, format, tool, clean)
 	if err != nil {
 		return Report{}, err
 	}

@@ -182,14 +182,14 @@ func failures(run replay.Run) []string {
 
 // stateReplay makes a replay evidence of a release.
 func (p *Plane) stateReplay(ctx context.Context, releaseID, check string, run replay.Run, diff *replay.Diff, more ...evidence.Input) error {
-	in, err := p.blob("replay.json", "headgate-replay", run)
+	in, err := p.blob(ctx, "replay.json", "headgate-replay", run)
 	if err != nil {
 		return err
 	}
 	inputs := append([]evidence.Input{in}, more...)
 	verdict := passFail(run.Passed && (diff == nil || diff.Equal))
 	if diff != nil {
-		in, err := p.blob("replay-diff.json", "headgate-replay-diff", diff)
+		in, err := p.blob(ctx, "replay-diff.json", "headgate-replay-diff", diff)
 		if err != nil {
 			return err
 		}
@@ -228,7 +228,7 @@ func (p *Plane) Replay(ctx context.Context, r pipeline.Record) (pipeline.Result,
 		return pipeline.Result{}, err
 	}
 	diff := replay.Compare(stable, candidate)
-	stableIn, err := p.blob("replay-stable.json", "headgate-replay", stable)
+	stableIn, err := p.blob(ctx, "replay-stable.json", "headgate-replay", stable)
 	if err != nil {
 		return pipeline.Result{}, err
 	}
@@ -287,7 +287,7 @@ func (p *Plane) isolationInput(ctx context.Context, releaseID string, in *gate.I
 	if err := json.Unmarshal(d.Body, &iso); err != nil {
 		return nil, err
 	}
-	blob, err := p.blob("isolation.json", "headgate-isolation", iso)
+	blob, err := p.blob(ctx, "isolation.json", "headgate-isolation", iso)
 	if err != nil {
 		return nil, err
 	}
@@ -323,11 +323,11 @@ func (p *Plane) Contract(ctx context.Context, r pipeline.Record) (pipeline.Resul
 	if err != nil {
 		return pipeline.Result{}, err
 	}
-	stableIn, err := p.rawBlob("openapi-stable.json", "openapi", p.tool(), stable)
+	stableIn, err := p.rawBlob(ctx, "openapi-stable.json", "openapi", p.tool(), stable)
 	if err != nil {
 		return pipeline.Result{}, err
 	}
-	candidateIn, err := p.rawBlob("openapi-candidate.json", "openapi", p.tool(), candidate)
+	candidateIn, err := p.rawBlob(ctx, "openapi-candidate.json", "openapi", p.tool(), candidate)
 	if err != nil {
 		return pipeline.Result{}, err
 	}

@@ -105,7 +105,7 @@ func (p *Plane) reportEvidence(ctx context.Context, rec pipeline.Record, out *re
 				return err
 			}
 			line.About, line.Verdict, line.Inputs = string(r.Stage), r.Verdict, files(r.Inputs)
-			p.reportReplay(r, out)
+			p.reportReplay(ctx, r, out)
 		case evidence.TypeCanaryVerdict:
 			var c evidence.CanaryVerdict
 			if err := json.Unmarshal(st.Predicate, &c); err != nil {
@@ -130,12 +130,12 @@ func (p *Plane) reportEvidence(ctx context.Context, rec pipeline.Record, out *re
 }
 
 // reportReplay adds a replay, read from the run that its statement rests on.
-func (p *Plane) reportReplay(r evidence.StageResult, out *report.Release) {
+func (p *Plane) reportReplay(ctx context.Context, r evidence.StageResult, out *report.Release) {
 	for _, in := range r.Inputs {
 		if r.Stage != headgate.StageReplay || in.Name != "replay.json" {
 			continue
 		}
-		raw, err := p.o.Blobs.Get(in.Digest)
+		raw, err := p.o.Blobs.Get(ctx, in.Digest)
 		if err != nil {
 			continue
 		}

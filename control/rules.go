@@ -235,7 +235,7 @@ func (p *Plane) putRules(ctx context.Context, who access.Identity, c RuleChange,
 			"digest": c.Digest, "base": c.Base, "loosened": c.Loosened, "proposed_by": c.ProposedBy, "approved_by": c.ApprovedBy,
 		},
 	}
-	if _, err := p.rawBlob("rules.json", gate.Format, p.tool(), c.Rules); err != nil {
+	if _, err := p.rawBlob(ctx, "rules.json", gate.Format, p.tool(), c.Rules); err != nil {
 		return RuleChange{}, err
 	}
 	if err := p.o.Store.PutRuleChange(ctx, c, ev); err != nil {

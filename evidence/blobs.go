@@ -1,12 +1,10 @@
 package evidence
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
-	"hash"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -16,21 +14,40 @@ import (
 	"github.com/headgate/headgate"
 )
 
-// Blobs keeps raw files under the sha256 of their content, in one directory on
-// disk. It is safe for concurrent use, also by several processes.
-type Blobs struct {
+// Blobs keeps raw files under the sha256 of their content. It is safe for
+// concurrent use, also by several processes. [Folder] keeps them on disk and
+// package store/s3 in a bucket; evidence/blobtest says what both must do.
+type Blobs interface {
+	BlobReader
+	// Put stores content and returns its digest ("sha256:<hex>"). The content is
+	// durable when Put returns without an error; after an error it may be
+	// stored or not, but never in part. Storing what is there changes nothing.
+	Put(ctx context.Context, content []byte) (digest string, err error)
+	// Check reads every blob and returns how many there are and which are damaged.
+	Check(ctx context.Context) (n int, found []Damage, err error)
+}
+
+// BlobReader gives raw files by their digest.
+type BlobReader interface {
+	// Get returns the content of a blob. A digest that is not stored is
+	// RESOURCE_NOT_FOUND; content that no longer matches its digest is INTERNAL.
+	Get(ctx context.Context, digest string) ([]byte, error)
+}
+
+// Folder keeps blobs in one directory on disk.
+type Folder struct {
 	dir string
 }
 
 const tempPrefix = "incoming-"
 
-// OpenBlobs opens the blobs in dir, making the directory when it is not there
+// OpenFolder opens the blobs in dir, making the directory when it is not there
 // and removing what an interrupted Put left behind.
-func OpenBlobs(dir string) (*Blobs, error) {
+func OpenFolder(dir string) (*Folder, error) {
 	if err := os.MkdirAll(filepath.Join(dir, "sha256"), 0o700); err != nil {
 		return nil, storageError("make the blob directory", err)
 	}
-	left, err := filepath.Glob(filepath.Join(dir, tempPrefix+"*"))
+	left, err := filepath.Glob(filepath.Join(dir, "sha256", "*", tempPrefix+"*"))
 	if err != nil {
 		return nil, storageError("list the blob directory", err)
 	}
@@ -39,113 +56,100 @@ func OpenBlobs(dir string) (*Blobs, error) {
 			return nil, storageError("remove an interrupted upload", err)
 		}
 	}
-	return &Blobs{dir: dir}, nil
+	return &Folder{dir: dir}, nil
 }
 
-// Put stores what r gives, at most limit bytes, and returns its digest
-// ("sha256:<hex>") and size. It is on disk when Put returns. More than limit
-// bytes is REQ_BODY_TOO_LARGE, a full disk STORAGE_FULL; nothing is kept then.
-func (b *Blobs) Put(r io.Reader, limit int64) (string, int64, error) {
-	f, err := os.CreateTemp(b.dir, tempPrefix)
+// Put implements [Blobs].
+func (f *Folder) Put(ctx context.Context, content []byte) (string, error) {
+	if err := ctx.Err(); err != nil {
+		return "", headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient, "the request ended before its file was stored: %w", err)
+	}
+	d := Digest(content)
+	name, err := BlobName(d)
 	if err != nil {
-		return "", 0, storageError("store a file", err)
+		return "", err
 	}
-	defer func() {
-		_ = f.Close()
-		_ = os.Remove(f.Name()) // fails after the rename, as it should
-	}()
-	sum := sha256.New()
-	n, err := copyLimited(f, sum, r, limit)
-	if err != nil {
-		return "", 0, err
+	if err := f.keep(filepath.Join(f.dir, name), content); err != nil {
+		return "", storageError("store a file", err)
 	}
-	name := hex.EncodeToString(sum.Sum(nil))
-	if err := keep(f, b.path(name), n); err != nil {
-		return "", 0, storageError("store a file", err)
-	}
-	return "sha256:" + name, n, nil
+	return d, nil
 }
 
-// keep moves f to path, durably. What is there already with the right size,
-// such as a rule set that every decision names, is not written again.
-func keep(f *os.File, path string, size int64) error {
+// keep writes content to path, durably. What is there already with the right
+// size, such as a rule set that every decision names, is not written again.
+func (f *Folder) keep(path string, content []byte) error {
 	folder := filepath.Dir(path)
-	if info, err := os.Stat(path); err != nil || info.Size() != size {
-		if err := f.Sync(); err != nil {
-			return err
-		}
+	if info, err := os.Stat(path); err != nil || info.Size() != int64(len(content)) {
 		if err := os.MkdirAll(folder, 0o700); err != nil {
 			return err
 		}
-		if err := os.Rename(f.Name(), path); err != nil {
+		if err := writeFile(path, content); err != nil {
 			return err
 		}
-	}
-	// Also for a file that was there: whoever wrote it may not be done yet.
-	if err := syncDir(folder); err != nil {
+	} else if err := syncDir(folder); err != nil { // whoever wrote it may not be done yet
 		return err
 	}
 	return syncDir(filepath.Dir(folder))
 }
 
-func copyLimited(f io.Writer, sum hash.Hash, r io.Reader, limit int64) (int64, error) {
-	n, err := io.Copy(io.MultiWriter(f, sum), io.LimitReader(r, limit+1))
-	var pathErr *fs.PathError
-	switch {
-	case errors.As(err, &pathErr):
-		return 0, storageError("store a file", err)
-	case err != nil:
-		return 0, fmt.Errorf("read the file to store: %w", err)
-	case n > limit:
-		return 0, headgate.Errorf(headgate.CodeBodyTooLarge, headgate.ClassValidation,
-			"the file is larger than the %d bytes that evidence may have; send a summary, or raise the limit", limit)
-	}
-	return n, nil
-}
-
-// Get returns the content of a blob. A digest that is not stored is
-// RESOURCE_NOT_FOUND; content that no longer matches its digest is INTERNAL.
-func (b *Blobs) Get(digest string) ([]byte, error) {
-	name, err := blobName(digest)
+// Get implements [BlobReader].
+func (f *Folder) Get(_ context.Context, digest string) ([]byte, error) {
+	name, err := BlobName(digest)
 	if err != nil {
 		return nil, err
 	}
-	content, err := os.ReadFile(b.path(name))
+	content, err := os.ReadFile(filepath.Join(f.dir, name))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, headgate.Errorf(headgate.CodeNotFound, headgate.ClassValidation, "no evidence file %s is stored here", digest)
+		return nil, BlobMissing(digest)
 	}
 	if err != nil {
 		return nil, storageError("read an evidence file", err)
 	}
-	if sum := sha256.Sum256(content); hex.EncodeToString(sum[:]) != name {
-		return nil, headgate.Errorf(headgate.CodeInternal, headgate.ClassPermanent,
-			"the evidence file %s was changed or damaged on disk; restore it from a backup or from a bundle", digest)
+	if err := CheckBlob(digest, content); err != nil {
+		return nil, err
 	}
 	return content, nil
 }
 
-// Has reports whether a blob is stored.
-func (b *Blobs) Has(digest string) bool {
-	name, err := blobName(digest)
-	if err != nil {
-		return false
-	}
-	_, err = os.Stat(b.path(name))
-	return err == nil
+// Check implements [Blobs].
+func (f *Folder) Check(ctx context.Context) (n int, found []Damage, err error) {
+	err = filepath.WalkDir(filepath.Join(f.dir, "sha256"), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return errors.Join(err, ctx.Err())
+		}
+		n++
+		if _, err := f.Get(ctx, "sha256:"+d.Name()); err != nil {
+			found = append(found, Damage{"file " + path, err.Error()})
+		}
+		return nil
+	})
+	return n, found, err
 }
 
-func (b *Blobs) path(name string) string {
-	return filepath.Join(b.dir, "sha256", name[:2], name)
-}
-
-// blobName returns the hex part of a digest, refusing anything that could be
-// another path.
-func blobName(digest string) (string, error) {
+// BlobName returns where a store keeps a blob, "sha256/ab/ab…", the same in a
+// folder and in a bucket, so that one can be copied to the other. It refuses
+// whatever is not a digest, which could be another path.
+func BlobName(digest string) (string, error) {
 	name, ok := strings.CutPrefix(digest, "sha256:")
 	if raw, err := hex.DecodeString(name); !ok || err != nil || len(raw) != sha256.Size || name != strings.ToLower(name) {
 		return "", headgate.Invalidf("%q is not a digest; expected sha256: and 64 lower-case hex digits", digest)
 	}
-	return name, nil
+	return "sha256/" + name[:2] + "/" + name, nil
+}
+
+// BlobMissing is what a store answers when it has no such blob.
+func BlobMissing(digest string) error {
+	return headgate.Errorf(headgate.CodeNotFound, headgate.ClassValidation, "no evidence file %s is stored here", digest)
+}
+
+// CheckBlob is nil when content is what the digest names, and INTERNAL when it
+// was changed since it was stored.
+func CheckBlob(want string, content []byte) error {
+	if Digest(content) == want {
+		return nil
+	}
+	return headgate.Errorf(headgate.CodeInternal, headgate.ClassPermanent,
+		"the evidence file %s was changed or damaged where it is stored; restore it from a backup or from a bundle", want)
 }
 
 // writeFile writes a small file that only its owner may read, all of it or

@@ -31,12 +31,6 @@ const (
 	exportsFolder     = "exports/"
 )
 
-// BlobReader gives raw files by their digest; [Blobs] is one.
-type BlobReader interface {
-	// Get returns RESOURCE_NOT_FOUND when there is no such blob.
-	Get(digest string) ([]byte, error)
-}
-
 // BundleOptions is what a bundle is made from besides the release.
 type BundleOptions struct {
 	Log   *Log
@@ -108,7 +102,7 @@ func WriteBundle(ctx context.Context, w io.Writer, r headgate.Release, o BundleO
 			return err
 		}
 	}
-	if err := b.addBlobs(o.Blobs); err != nil {
+	if err := b.addBlobs(ctx, o.Blobs); err != nil {
 		return err
 	}
 	if err := b.addExports(ctx, r); err != nil {
@@ -221,14 +215,14 @@ func (s Statement) references() []string {
 	return digests
 }
 
-func (b *bundle) addBlobs(blobs BlobReader) error {
+func (b *bundle) addBlobs(ctx context.Context, blobs BlobReader) error {
 	for i, s := range b.statements {
 		for _, d := range s.references() {
 			name := blobMember(d)
 			if b.members[name] != nil {
 				continue
 			}
-			content, err := blobs.Get(d)
+			content, err := blobs.Get(ctx, d)
 			if err != nil {
 				return fmt.Errorf("statement %d rests on a file that is not here: %w", b.entries[i].Index, err)
 			}
@@ -243,7 +237,7 @@ func (b *bundle) seal(ctx context.Context, r headgate.Release) error {
 	var total int64
 	for name, content := range b.members {
 		total += int64(len(content))
-		b.manifest.Members = append(b.manifest.Members, member{name, int64(len(content)), digest(content)})
+		b.manifest.Members = append(b.manifest.Members, member{name, int64(len(content)), Digest(content)})
 	}
 	if total > maxBundle {
 		return headgate.Errorf(headgate.CodeBodyTooLarge, headgate.ClassPermanent,

@@ -2,10 +2,7 @@ package evidence
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"path/filepath"
 
 	"github.com/secure-systems-lab/go-securesystemslib/dsse"
 	"golang.org/x/mod/sumdb/tlog"
@@ -119,7 +116,7 @@ func (c *logCheck) envelope(ctx context.Context, e Entry) string {
 	switch {
 	case err != nil:
 		return err.Error()
-	case digest(e.Envelope) != e.Digest:
+	case Digest(e.Envelope) != e.Digest:
 		return "its digest is not that of its content"
 	case st.PredicateType != e.PredicateType || st.header().ReleaseID != e.ReleaseID:
 		return "it is filed under another release or kind than it states"
@@ -132,20 +129,4 @@ func (c *logCheck) envelope(ctx context.Context, e Entry) string {
 		return "none of the keys in the data folder has signed it as it is"
 	}
 	return ""
-}
-
-// Check reads every blob and returns how many there are and which are damaged.
-func (b *Blobs) Check(ctx context.Context) (n int, found []Damage, err error) {
-	root := filepath.Join(b.dir, "sha256")
-	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return errors.Join(err, ctx.Err())
-		}
-		n++
-		if _, err := b.Get("sha256:" + d.Name()); err != nil {
-			found = append(found, Damage{"file " + path, err.Error()})
-		}
-		return nil
-	})
-	return n, found, err
 }

@@ -2,8 +2,6 @@ package evidence_test
 
 import (
 	"bytes"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -74,33 +72,5 @@ func TestCheckLogNamesDamage(t *testing.T) {
 			}
 			t.Errorf("no %q among %v", tt.want, found)
 		})
-	}
-}
-
-func TestCheckNamesDamagedBlobs(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	b, err := evidence.OpenBlobs(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var digests []string
-	for _, content := range []string{"one", "two"} {
-		digest, _, err := b.Put(strings.NewReader(content), 10)
-		if err != nil {
-			t.Fatal(err)
-		}
-		digests = append(digests, strings.TrimPrefix(digest, "sha256:"))
-	}
-	path := filepath.Join(dir, "sha256", digests[0][:2], digests[0])
-	if err := os.Chmod(path, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, []byte("eno"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	n, found, err := b.Check(t.Context())
-	if err != nil || n != 2 || len(found) != 1 || !strings.Contains(found[0].Where, digests[0]) {
-		t.Errorf("%d blobs, found %v, %v", n, found, err)
 	}
 }

@@ -21,8 +21,8 @@ import (
 
 var errSignature = errors.New("the signature does not match")
 
-// digest returns "sha256:<hex>" of b.
-func digest(b []byte) string {
+// Digest returns "sha256:<hex>" of b.
+func Digest(b []byte) string {
 	sum := sha256.Sum256(b)
 	return "sha256:" + hex.EncodeToString(sum[:])
 }

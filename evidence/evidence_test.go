@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -85,7 +84,7 @@ type server struct {
 	store *memoryStore
 	keys  *evidence.Keyring
 	log   *evidence.Log
-	blobs *evidence.Blobs
+	blobs evidence.Blobs
 	rules evidence.RuleSet
 }
 
@@ -100,7 +99,7 @@ func newServer(t testing.TB) *server {
 
 func serverWith(t testing.TB, keys *evidence.Keyring) *server {
 	t.Helper()
-	blobs, err := evidence.OpenBlobs(t.TempDir())
+	blobs, err := evidence.OpenFolder(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +113,7 @@ const rulesJSON = `{"format":"headgate-rules/v1","version":1,"thresholds":{"qual
 
 func (s *server) put(content string) string {
 	s.t.Helper()
-	digest, _, err := s.blobs.Put(strings.NewReader(content), 1<<20)
+	digest, err := s.blobs.Put(context.Background(), []byte(content))
 	if err != nil {
 		s.t.Fatal(err)
 	}

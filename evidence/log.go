@@ -119,7 +119,7 @@ func (l *Log) Append(ctx context.Context, s Statement) (Record, error) {
 	}
 	h := s.header()
 	a := &appending{entry: Entry{
-		ReleaseID: h.ReleaseID, PredicateType: s.PredicateType, Time: h.Time, Digest: digest(envelope), Envelope: envelope,
+		ReleaseID: h.ReleaseID, PredicateType: s.PredicateType, Time: h.Time, Digest: Digest(envelope), Envelope: envelope,
 	}}
 	l.waiting.Lock()
 	l.waiting.list = append(l.waiting.list, a)

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/iotest"
 
 	"github.com/headgate/headgate"
 	"github.com/headgate/headgate/evidence"
@@ -211,56 +210,4 @@ func TestBundleAfterRotationHoldsBothKeys(t *testing.T) {
 	}
 	newOnly := evidence.VerifyOptions{TrustedKeys: []evidence.PublicKey{s.keys.Current()}}
 	wantFindings(t, verify(t, b, newOnly), []string{"KEY_UNTRUSTED statements/0000000000.dsse.json: not among the keys to believe"})
-}
-
-func TestBlobs(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	b, err := evidence.OpenBlobs(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	const abc = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-	for range 2 { // storing again changes nothing
-		digest, size, err := b.Put(strings.NewReader("abc"), 3)
-		if err != nil || digest != abc || size != 3 {
-			t.Fatalf("%s, %d, %v", digest, size, err)
-		}
-	}
-	if got, err := b.Get(abc); err != nil || string(got) != "abc" || !b.Has(abc) {
-		t.Errorf("%q, %v", got, err)
-	}
-	if _, _, err := b.Put(strings.NewReader("abcd"), 3); headgate.AsError(err).Code != headgate.CodeBodyTooLarge {
-		t.Errorf("too large: %v", err)
-	}
-	if _, _, err := b.Put(iotest.ErrReader(errors.New("gone")), 3); err == nil {
-		t.Error("a broken upload was accepted")
-	}
-	if _, err := b.Get("sha256:" + strings.Repeat("0", 64)); headgate.AsError(err).Code != headgate.CodeNotFound {
-		t.Errorf("absent: %v", err)
-	}
-	for _, bad := range []string{"", "abc", "sha256:../../etc/passwd", strings.ToUpper(abc), "sha256:" + strings.Repeat("0", 62)} {
-		if _, err := b.Get(bad); headgate.AsError(err).Code != headgate.CodeValidation || b.Has(bad) {
-			t.Errorf("%q: %v", bad, err)
-		}
-	}
-	if left, err := filepath.Glob(filepath.Join(dir, "incoming-*")); err != nil || len(left) != 0 {
-		t.Errorf("left behind: %v, %v", left, err)
-	}
-	path := filepath.Join(dir, "sha256", abc[7:9], abc[7:])
-	if err := os.WriteFile(path, []byte("abd"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := b.Get(abc); err == nil || !strings.Contains(err.Error(), "changed or damaged") {
-		t.Errorf("changed on disk: %v", err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "incoming-1"), []byte("half"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := evidence.OpenBlobs(dir); err != nil {
-		t.Fatal(err)
-	}
-	if left, err := filepath.Glob(filepath.Join(dir, "incoming-*")); err != nil || len(left) != 0 {
-		t.Errorf("an interrupted upload stayed: %v, %v", left, err)
-	}
 }

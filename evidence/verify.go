@@ -304,8 +304,8 @@ func (v *verification) checkMembers() {
 		switch {
 		case !ok:
 			v.find(FindingMemberMissing, m.Name, "the manifest lists it, but it is not in the bundle: it was removed or renamed")
-		case digest(content) != m.Digest:
-			v.find(FindingMemberChanged, m.Name, "it is not the file that the manifest lists: %d bytes with digest %s instead of %d with %s", len(content), digest(content), m.Size, m.Digest)
+		case Digest(content) != m.Digest:
+			v.find(FindingMemberChanged, m.Name, "it is not the file that the manifest lists: %d bytes with digest %s instead of %d with %s", len(content), Digest(content), m.Size, m.Digest)
 		}
 	}
 	for _, name := range v.names("") {
@@ -319,8 +319,8 @@ func (v *verification) checkMembers() {
 func (v *verification) checkBlobs() {
 	for _, name := range v.names(blobsFolder) {
 		v.result.Blobs++
-		if want := "sha256:" + strings.TrimPrefix(name, blobsFolder); digest(v.members[name]) != want {
-			v.find(FindingMemberChanged, name, "its content has digest %s: the file was changed", digest(v.members[name]))
+		if want := "sha256:" + strings.TrimPrefix(name, blobsFolder); Digest(v.members[name]) != want {
+			v.find(FindingMemberChanged, name, "its content has digest %s: the file was changed", Digest(v.members[name]))
 		}
 	}
 }

@@ -114,7 +114,7 @@ func (v *verification) checkStatements() {
 		if !ok {
 			continue
 		}
-		st := stated{Statement: s, index: index, name: name, digest: digest(v.members[name])}
+		st := stated{Statement: s, index: index, name: name, digest: Digest(v.members[name])}
 		if l, ok := listedAt[name]; v.manifest.ReleaseID != "" && (!ok || l.PredicateType != s.PredicateType || l.Digest != st.digest) {
 			v.find(FindingManifest, name, "the manifest lists another statement for this place in the log")
 		}

@@ -28,6 +28,7 @@ import (
 	"github.com/headgate/headgate/gate"
 	"github.com/headgate/headgate/incident"
 	"github.com/headgate/headgate/pipeline"
+	"github.com/headgate/headgate/store/s3"
 	"github.com/headgate/headgate/store/sqlite"
 	"github.com/headgate/headgate/telemetry"
 	"github.com/headgate/headgate/telemetry/events"
@@ -129,7 +130,7 @@ func (s *Server) open(ctx context.Context) error {
 	if s.vitals, err = s.newVitals(ctx); err != nil {
 		return err
 	}
-	if s.plane, err = s.newPlane(dir); err != nil {
+	if s.plane, err = s.newPlane(ctx, dir); err != nil {
 		return err
 	}
 	s.engine = pipeline.New(pipeline.Options{
@@ -168,12 +169,12 @@ func owner() string {
 	return fmt.Sprintf("%s/%d", host, os.Getpid())
 }
 
-func (s *Server) newPlane(dir string) (*control.Plane, error) {
+func (s *Server) newPlane(ctx context.Context, dir string) (*control.Plane, error) {
 	keys, err := evidence.OpenKeyring(filepath.Join(dir, "keys"), "headgate")
 	if err != nil {
 		return nil, err
 	}
-	blobs, err := evidence.OpenBlobs(filepath.Join(dir, "blobs"))
+	blobs, err := OpenBlobs(ctx, s.o.Settings, dir)
 	if err != nil {
 		return nil, err
 	}
@@ -186,6 +187,17 @@ func (s *Server) newPlane(dir string) (*control.Plane, error) {
 		Dictionary: s.dict, Figures: s.metrics, Stories: stories{s.events}, Freshness: s.freshness, Notify: s.notify,
 		Version: s.o.Version, Logger: s.o.Logger,
 	}), nil
+}
+
+// OpenBlobs opens the evidence files where the settings say: in a bucket, or in
+// the data folder dir.
+func OpenBlobs(ctx context.Context, settings config.Settings, dir string) (evidence.Blobs, error) {
+	if settings.EvidenceBucket == "" {
+		return evidence.OpenFolder(filepath.Join(dir, "blobs"))
+	}
+	return s3.Open(ctx, s3.Config{
+		Endpoint: settings.EvidenceEndpoint, Region: settings.EvidenceRegion, Bucket: settings.EvidenceBucket, Prefix: settings.EvidencePrefix,
+	})
 }
 
 // rules are the contract's, or those of the one service that names its own.

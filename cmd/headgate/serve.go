@@ -19,7 +19,8 @@ import (
 
 // settingsFlags are the settings that serve takes as flags.
 var settingsFlags = []string{
-	"data", "listen", "otlp-grpc", "otlp-http", "proxy-listen", "evidence-mode", "tls-cert", "tls-key",
+	"data", "listen", "otlp-grpc", "otlp-http", "proxy-listen", "evidence-mode",
+	"evidence-bucket", "evidence-endpoint", "evidence-region", "evidence-prefix", "tls-cert", "tls-key",
 }
 
 func newServeCommand(a *app) *cobra.Command {

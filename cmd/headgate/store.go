@@ -11,7 +11,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/config"
 	"github.com/headgate/headgate/evidence"
+	"github.com/headgate/headgate/server"
 	"github.com/headgate/headgate/store/sqlite"
 	"github.com/headgate/headgate/telemetry"
 	"github.com/headgate/headgate/telemetry/verify"
@@ -29,7 +31,8 @@ func newStoreVerifyCommand(a *app) *cobra.Command {
 		Short: "Look for damage in a data folder",
 		Long: "Read everything in a server's data folder and name what is damaged: the database, the evidence log, whose Merkle\n" +
 			"tree is computed again, the evidence files, and the telemetry. The server must not be running. With --repair, what\n" +
-			"is damaged in the telemetry is set aside, so that the rest can be read; nothing else is ever changed.\n\n" +
+			"is damaged in the telemetry is set aside, so that the rest can be read; nothing else is ever changed. Evidence files\n" +
+			"that are in a bucket are read there, with the server's HEADGATE_EVIDENCE_ variables.\n\n" +
 			"Exit codes: 0 sound or repaired, 1 damage is left, one line each, or the folder cannot be checked, 2 usage.",
 		Example: "  headgate store verify /var/lib/headgate",
 		Args:    usage(cobra.ExactArgs(1)),
@@ -37,7 +40,11 @@ func newStoreVerifyCommand(a *app) *cobra.Command {
 			if err := checkOutput(output); err != nil {
 				return err
 			}
-			v := &storeCheck{dir: args[0], repair: repair}
+			settings, err := config.LoadSettings(config.Sources{Environ: a.environ})
+			if err != nil {
+				return err
+			}
+			v := &storeCheck{dir: args[0], settings: settings, repair: repair}
 			if err := v.run(c.Context()); err != nil {
 				return err
 			}
@@ -51,8 +58,9 @@ func newStoreVerifyCommand(a *app) *cobra.Command {
 
 // storeCheck is a data folder being read.
 type storeCheck struct {
-	dir    string
-	repair bool
+	dir      string
+	settings config.Settings // say where the evidence files are
+	repair   bool
 
 	found      []telemetry.Damage
 	checkpoint evidence.Checkpoint
@@ -112,7 +120,7 @@ func (v *storeCheck) evidence(ctx context.Context, db *sqlite.DB) error {
 }
 
 func (v *storeCheck) evidenceFiles(ctx context.Context) error {
-	blobs, err := evidence.OpenBlobs(filepath.Join(v.dir, "blobs"))
+	blobs, err := server.OpenBlobs(ctx, v.settings, v.dir)
 	if err != nil {
 		return v.unreadable(ctx, "evidence files", "blobs", err)
 	}
