@@ -278,13 +278,7 @@ func proxyKilled(t *testing.T, w *world) {
 // `headgate release run` takes a release through the pipeline as a CI job does.
 // HEADGATE_CRASH_ROUNDS says how often, HEADGATE_CRASH_SEED repeats a round.
 func killedAtRandom(t *testing.T, w *world) {
-	rounds := 1
-	if s := os.Getenv("HEADGATE_CRASH_ROUNDS"); s != "" {
-		var err error
-		if rounds, err = strconv.Atoi(s); err != nil {
-			t.Fatalf("HEADGATE_CRASH_ROUNDS: %v", err)
-		}
-	}
+	rounds := envCount(t, "HEADGATE_CRASH_ROUNDS", 1)
 	seed := rand.Uint64()
 	if s := os.Getenv("HEADGATE_CRASH_SEED"); s != "" {
 		var err error
@@ -302,6 +296,20 @@ func killedAtRandom(t *testing.T, w *world) {
 		}
 	}
 	t.Logf("%d rounds", rounds)
+}
+
+// envCount is a number of rounds that the environment may raise.
+func envCount(t *testing.T, name string, usual int) int {
+	t.Helper()
+	s := os.Getenv(name)
+	if s == "" {
+		return usual
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return n
 }
 
 func randomRound(t *testing.T, w *world, rnd *rand.Rand) {

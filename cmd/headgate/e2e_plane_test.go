@@ -46,6 +46,7 @@ type planeOptions struct {
 	env    []string // of the control plane
 	rps    float64  // of the users; 0 for none
 	data   string   // the data folder; empty for one of the scenario's own
+	sites  []site   // where a proxy each runs; empty for one beside the control plane
 }
 
 // plane is one scenario's control plane and proxy, in front of the world's
@@ -60,6 +61,9 @@ type plane struct {
 	api, grpc   string
 	otlp        string
 	user, admin string
+	candidate   string       // where the candidate answers
+	admins      []string     // of the proxies at sites, as URLs
+	at          []string     // where users find these
 	muted       atomic.Value // which part's telemetry does not arrive
 
 	// What leads to stable, to staging, to the proxy's admin listener and to
@@ -83,7 +87,13 @@ func newPlane(t *testing.T, w *world, version string, o planeOptions) *plane {
 	}
 	p.data, p.tokenFile = cmp.Or(o.data, filepath.Join(p.dir, "data")), filepath.Join(p.dir, "proxy-token")
 	p.muted.Store("")
-	p.stable = newValve(t, w.stable, stableDelay)
+	p.candidate = w.cand[version]
+	if len(o.sites) > 0 {
+		p.stable = newValveAt(t, o.sites[0].here, w.stable, stableDelay)
+		p.candidate = newValveAt(t, o.sites[0].here, w.cand[version], 0).URL
+	} else {
+		p.stable = newValve(t, w.stable, stableDelay)
+	}
 	p.staging = newValve(t, w.staging[version], 0)
 	p.adminValve = newValve(t, "http://"+p.admin, 0)
 	p.hook = startValve(t, p.switches)
@@ -95,7 +105,11 @@ func newPlane(t *testing.T, w *world, version string, o planeOptions) *plane {
 	w.planes.Store(p, "http://"+p.otlp)
 	t.Cleanup(func() { w.planes.Delete(p) })
 	t.Cleanup(func() { p.tell(t) })
-	p.startProxy(t)
+	if len(o.sites) > 0 {
+		p.startAtSites(t, o.sites)
+	} else {
+		p.startProxy(t)
+	}
 	p.start(t)
 	if o.rps > 0 {
 		p.users = startUsers(t, "http://"+p.user, w.tokens, o.rps)
@@ -134,7 +148,7 @@ func (p *plane) describe(t *testing.T, version string, canary []string) {
 	name := filepath.Base(filepath.Dir(p.dir)) + filepath.Base(p.dir)
 	ex := &example{exampleOptions: exampleOptions{
 		stable: strings.TrimPrefix(p.stable.URL, "http://"), staging: strings.TrimPrefix(p.staging.URL, "http://"),
-		candidate: strings.TrimPrefix(p.w.cand[version], "http://"), canary: canary,
+		candidate: strings.TrimPrefix(p.candidate, "http://"), canary: canary,
 	}}
 	src, err := bidding.Description.ReadFile("headgate.yaml")
 	if err != nil {
@@ -146,6 +160,9 @@ func (p *plane) describe(t *testing.T, version string, canary []string) {
 	for _, current := range []string{"mc-1", "rp-1"} {
 		yaml = strings.Replace(yaml, "current: "+current+"\n    actuator: {kind: flag}",
 			"current: "+current+"\n    actuator: {kind: hook, url: \""+p.hook.URL+"/{component}\"}", 1)
+	}
+	if host, _, _ := strings.Cut(strings.TrimPrefix(p.candidate, "http://"), ":"); host != "127.0.0.1" {
+		yaml = strings.Replace(yaml, "\n  health_path:", "\n  candidate_hosts: [127.0.0.1, "+host+"]\n  health_path:", 1)
 	}
 	p.description = filepath.Join(p.w.dir, "headgate-"+name+".yaml")
 	if err := os.WriteFile(p.description, []byte(yaml), 0o600); err != nil {
@@ -162,10 +179,17 @@ func (p *plane) startProxy(t *testing.T) {
 
 // serveArgs are the control plane's command line.
 func (p *plane) serveArgs() []string {
-	return []string{
+	args := []string{
 		"serve", "--dev", "--evidence-mode", "verified", "--data", p.data, "--listen", p.api, "--otlp-grpc", p.grpc,
-		"--otlp-http", p.otlp, "--service", p.description, "--proxy", p.adminValve.URL, "--proxy-token-file", p.tokenFile,
+		"--otlp-http", p.otlp, "--service", p.description, "--proxy-token-file", p.tokenFile,
 	}
+	if len(p.admins) == 0 {
+		args = append(args, "--proxy", p.adminValve.URL)
+	}
+	for _, url := range p.admins {
+		args = append(args, "--proxy", url)
+	}
+	return args
 }
 
 // start starts the control plane, the first time or again.

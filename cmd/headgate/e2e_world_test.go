@@ -73,7 +73,12 @@ func launch(t *testing.T, env []string, args ...string) *program {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &program{cmd: exec.Command(self, args...), done: make(chan struct{})}
+	return launchCommand(t, env, exec.Command(self, args...))
+}
+
+func launchCommand(t *testing.T, env []string, cmd *exec.Cmd) *program {
+	t.Helper()
+	p := &program{cmd: cmd, done: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
 	dieWithParent(p.cmd)
@@ -117,6 +122,14 @@ func (p *program) ended() bool {
 func (p *program) kill() {
 	_ = p.cmd.Process.Kill() // already gone is fine
 	<-p.done
+}
+
+// signal pauses the process or lets it go on.
+func (p *program) signal(t *testing.T, s syscall.Signal) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(s); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // stop is SIGTERM; the process must end by itself, cleanly.
@@ -247,6 +260,11 @@ type rule struct {
 // newValve leads to a URL; every request takes delay longer.
 func newValve(t *testing.T, target string, delay time.Duration) *valve {
 	t.Helper()
+	return newValveAt(t, "127.0.0.1", target, delay)
+}
+
+func newValveAt(t *testing.T, host, target string, delay time.Duration) *valve {
+	t.Helper()
 	to, err := url.Parse(target)
 	if err != nil {
 		t.Fatal(err)
@@ -255,7 +273,7 @@ func newValve(t *testing.T, target string, delay time.Duration) *valve {
 		Rewrite:      func(r *httputil.ProxyRequest) { r.SetURL(to); r.Out.Host = r.In.Host },
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) },
 	}
-	return startValve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return startValveAt(t, host, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		time.Sleep(delay)
 		reverse.ServeHTTP(w, r)
 	}))
@@ -263,8 +281,20 @@ func newValve(t *testing.T, target string, delay time.Duration) *valve {
 
 func startValve(t *testing.T, next http.Handler) *valve {
 	t.Helper()
+	return startValveAt(t, "127.0.0.1", next)
+}
+
+func startValveAt(t *testing.T, host string, next http.Handler) *valve {
+	t.Helper()
 	v := &valve{next: next}
-	srv := httptest.NewServer(v)
+	srv := httptest.NewUnstartedServer(v)
+	ln, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = srv.Listener.Close() // never used
+	srv.Listener = ln
+	srv.Start()
 	t.Cleanup(srv.Close)
 	v.URL = srv.URL
 	return v
