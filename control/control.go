@@ -61,7 +61,6 @@ type Store interface {
 	// are a release's, oldest first.
 	Document(ctx context.Context, kind, id string) (Document, bool, error)
 	Documents(ctx context.Context, kind, releaseID string) ([]Document, error)
-	NextEpoch(ctx context.Context) (int64, error)
 }
 
 // EventRow is an event with its place in the audit trail.

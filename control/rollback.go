@@ -47,7 +47,11 @@ func (a routerActuator) Set(ctx context.Context, _ headgate.Component, version s
 	if err != nil {
 		return err
 	}
-	epoch, err := a.p.o.Store.NextEpoch(ctx)
+	st, err := a.s.Router.Status(ctx)
+	if err != nil {
+		return err
+	}
+	epoch, err := a.p.o.Store.NextEpoch(ctx, st.Epoch)
 	if err != nil {
 		return err
 	}

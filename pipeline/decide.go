@@ -12,6 +12,7 @@ const (
 	ReasonAborted          = "ABORTED"
 	ReasonManualRollback   = "MANUAL_ROLLBACK"
 	ReasonLeaseLapsed      = "CANARY_LEASE_LAPSED"
+	ReasonOutdated         = "CANARY_CONTROLLER_OUTDATED"
 	ReasonTelemetryBroken  = "TELEMETRY_BROKEN"
 	ReasonCanaryUndecided  = "CANARY_INSUFFICIENT_DATA"
 	ReasonDeadlineExceeded = "DEADLINE_EXCEEDED"

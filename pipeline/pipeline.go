@@ -224,6 +224,11 @@ type Store interface {
 	// it the next epoch of the whole store, and returns it with all its
 	// facts; ok is false when nothing is due.
 	Claim(ctx context.Context, owner string, ttl time.Duration, planVersions ...int) (r Record, facts []Fact, ok bool, err error)
+	// NextEpoch returns a number higher than any epoch of the store and than
+	// after; all later ones are higher still. After is what a router answers: one
+	// that is ahead of the store was told by a controller with later state. Only
+	// to take traffic off a candidate may it be overtaken.
+	NextEpoch(ctx context.Context, after int64) (int64, error)
 	// Extend prolongs the lease; STALE_EPOCH when somebody else has it.
 	Extend(ctx context.Context, id string, epoch int64, ttl time.Duration) error
 	// Commit writes c and gives up the lease; STALE_EPOCH when the row has

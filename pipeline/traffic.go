@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -56,6 +57,9 @@ func (e *Engine) tick(ctx context.Context, r Record, now time.Time, want steerin
 	status, counts, err := e.look(ctx, r.Service)
 	if status != nil && r.State.Share > 0 && (status.Share == 0 || status.ReleaseID != r.ID) {
 		return e.startRollback(ctx, r, now, lapsed(), "")
+	}
+	if status != nil && status.Epoch > r.Epoch {
+		return e.startRollback(ctx, r, now, outdated(), "")
 	}
 	j, jerr := e.judge(ctx, r)
 	if jerr != nil {
@@ -164,13 +168,15 @@ func (e *Engine) grant(ctx context.Context, r Record, now time.Time, want steeri
 		}
 		return err
 	}
+	share := want.wanted(r)
 	switch granted := status.ReleaseID == r.ID; {
 	case granted && status.Share == 0:
 		return e.startRollback(ctx, r, now, lapsed(), "")
+	case status.Epoch > r.Epoch || granted && status.Share != share:
+		return e.startRollback(ctx, r, now, outdated(), "")
 	case !granted:
 		c.Record.State.Counts = counts
 	}
-	share := want.wanted(r)
 	if err := e.apply(ctx, split(r, share)); err != nil {
 		return e.waitForRouter(ctx, r, now, err)
 	}
@@ -189,6 +195,15 @@ func lapsed() step {
 	return step{
 		outcome: headgate.RolledBack, reasons: []string{ReasonLeaseLapsed},
 		message: "the canary's lease ran out while no controller renewed it; its traffic is back on stable and stays there",
+	}
+}
+
+// outdated is what follows when a router is ahead of this store, which must
+// have been restored from an older copy: what was decided since is not known.
+func outdated() step {
+	return step{
+		outcome: headgate.RolledBack, reasons: []string{ReasonOutdated},
+		message: "a router has taken later decisions than this control plane knows of, whose data seems to be an older copy; the canary gets no share",
 	}
 }
 
@@ -347,6 +362,9 @@ func (e *Engine) continueRollback(ctx context.Context, r Record, now time.Time) 
 	intent := *r.State.Rollback
 	if intent.StoppedAt.IsZero() {
 		err := e.apply(ctx, split(r, 0))
+		if errors.Is(err, &headgate.Error{Code: headgate.CodeStaleEpoch}) {
+			err = errors.Join(err, e.overtake(ctx, r.Service))
+		}
 		if err != nil {
 			return e.retryRollback(ctx, c, now, err)
 		}
@@ -380,6 +398,16 @@ func (e *Engine) continueRollback(ctx context.Context, r Record, now time.Time) 
 	}
 	c.Events = []headgate.Event{ev, event(c.Record, now, "release_"+string(intent.Outcome), headgate.Fail, intent.Message)}
 	return e.o.Store.Commit(ctx, c)
+}
+
+// overtake has the next claim come with an epoch above the router's.
+func (e *Engine) overtake(ctx context.Context, service string) error {
+	status, _, err := e.look(ctx, service)
+	if status == nil {
+		return err
+	}
+	_, err = e.o.Store.NextEpoch(ctx, status.Epoch)
+	return err
 }
 
 func (e *Engine) retryRollback(ctx context.Context, c Commit, now time.Time, cause error) error {

@@ -102,3 +102,34 @@ func FuzzSplit(f *testing.F) {
 		}
 	})
 }
+
+// TestSplitsKnowNoClock holds up what makes skewed clocks harmless: what a
+// controller and a router tell each other has durations, and no time of day
+// that one of them would compare with its own.
+func TestSplitsKnowNoClock(t *testing.T) {
+	t.Parallel()
+	for _, v := range []any{
+		rollout.Split{Service: "s", Epoch: 1, Candidate: rollout.Backend{Version: "v2"}, Tenants: []string{"a"}, AllTenants: true, TTL: 1500 * time.Millisecond},
+		rollout.Status{LeaseRemaining: 2500 * time.Millisecond, Backends: []rollout.BackendStatus{{}}},
+	} {
+		data, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var fields map[string]any
+		if err := json.Unmarshal(data, &fields); err != nil {
+			t.Fatal(err)
+		}
+		for name := range fields {
+			switch name {
+			case "service", "epoch", "release_id", "stable", "candidate", "share", "tenants", "all_tenants", "salt", "backends", "boot_id":
+			case "ttl_s", "lease_remaining_s":
+				if s := fields[name]; s != 1.5 && s != 2.5 {
+					t.Errorf("%s is %v, want seconds", name, s)
+				}
+			default:
+				t.Errorf("field %q: is it a time of day? Clocks of two machines differ by minutes", name)
+			}
+		}
+	}
+}

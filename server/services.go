@@ -118,7 +118,12 @@ func (s *Server) keepRouter(ctx context.Context, svc *control.Service) error {
 			return nil
 		}
 	}
-	epoch, err := s.db.NextEpoch(ctx)
+	if rel, err := s.db.Release(ctx, st.ReleaseID); err == nil && !rel.Done() {
+		// This data is older than the router's share. The release sees that at
+		// its next turn, unless the router is made to forget it.
+		return nil
+	}
+	epoch, err := s.db.NextEpoch(ctx, st.Epoch)
 	if err != nil {
 		return err
 	}

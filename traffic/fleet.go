@@ -16,8 +16,8 @@ import (
 
 // Fleet returns a router that stands for all of routers, for example several
 // proxies in front of one service. Apply succeeds only when every one
-// acknowledges; Status shows the cautious view, the highest share and the
-// longest lease that any router still holds; Counts holds the cells of all.
+// acknowledges; Status shows the cautious view, the highest epoch and share and
+// the longest lease that any router still holds; Counts holds the cells of all.
 // Without routers every call returns UNAVAILABLE.
 func Fleet(routers ...rollout.Router) rollout.Router {
 	if len(routers) == 1 {
@@ -58,7 +58,7 @@ func (f fleet) statuses(call func(rollout.Router) (rollout.Status, error)) (roll
 	}
 	joined := all[0]
 	for _, s := range all[1:] {
-		joined.Epoch = min(joined.Epoch, s.Epoch)
+		joined.Epoch = max(joined.Epoch, s.Epoch)
 		joined.Share = math.Max(joined.Share, s.Share)
 		joined.LeaseRemaining = max(joined.LeaseRemaining, s.LeaseRemaining)
 		joined.BootID += "," + s.BootID

@@ -29,11 +29,11 @@ func TestFleetTakesTheCautiousView(t *testing.T) {
 		return []rollout.BackendStatus{{Arm: headgate.Stable, Healthy: healthy}}
 	}
 	f := traffic.Fleet(
-		router{status: rollout.Status{Epoch: 4, Share: 0, Backends: backends(true), BootID: "a"}},
-		router{status: rollout.Status{Epoch: 3, Share: 0.1, LeaseRemaining: time.Second, Backends: backends(false), BootID: "b"}},
+		router{status: rollout.Status{Epoch: 3, Share: 0, Backends: backends(true), BootID: "a"}},
+		router{status: rollout.Status{Epoch: 4, Share: 0.1, LeaseRemaining: time.Second, Backends: backends(false), BootID: "b"}},
 	)
 	st, err := f.Status(t.Context())
-	if err != nil || st.Epoch != 3 || st.Share != 0.1 || st.LeaseRemaining != time.Second || st.Backends[0].Healthy || st.BootID != "a,b" {
+	if err != nil || st.Epoch != 4 || st.Share != 0.1 || st.LeaseRemaining != time.Second || st.Backends[0].Healthy || st.BootID != "a,b" {
 		t.Errorf("status %+v %v", st, err)
 	}
 }

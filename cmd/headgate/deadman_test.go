@@ -265,7 +265,7 @@ func olderState(t *testing.T, w *world) {
 		t.Fatal(err)
 	}
 	rel := p.awaitEnd(t, id, time.Minute)
-	if rel.Outcome != headgate.RolledBack || !slices.Equal(rel.Reasons, []string{pipeline.ReasonLeaseLapsed}) {
+	if rel.Outcome != headgate.RolledBack || !slices.Equal(rel.Reasons, []string{pipeline.ReasonOutdated}) {
 		t.Errorf("%s %v", rel.Outcome, rel.Reasons)
 	}
 	if after := p.users.last(headgate.Candidate).Sub(killed); after > leaseBound {

@@ -171,7 +171,7 @@ func (db *DB) Claim(ctx context.Context, owner string, ttl time.Duration, versio
 		}
 		ok = true
 		var epoch int64
-		return nextEpoch(ctx, tx, &epoch)
+		return nextEpoch(ctx, tx, 0, &epoch)
 	})
 	if err != nil || !ok {
 		return r, nil, false, err

@@ -120,17 +120,17 @@ func (db *DB) Now(ctx context.Context) (time.Time, error) {
 	return fromMicros(us), storeError(err)
 }
 
-// NextEpoch returns a number higher than any epoch before it.
-func (db *DB) NextEpoch(ctx context.Context) (int64, error) {
+// NextEpoch implements [pipeline.Store].
+func (db *DB) NextEpoch(ctx context.Context, after int64) (int64, error) {
 	var epoch int64
 	err := db.write(ctx, func(tx *sql.Tx) error {
-		return nextEpoch(ctx, tx, &epoch)
+		return nextEpoch(ctx, tx, after, &epoch)
 	})
 	return epoch, err
 }
 
-func nextEpoch(ctx context.Context, tx *sql.Tx, epoch *int64) error {
-	return tx.QueryRowContext(ctx, `UPDATE epochs SET value = value + 1 WHERE id = 1 RETURNING value`).Scan(epoch)
+func nextEpoch(ctx context.Context, tx *sql.Tx, after int64, epoch *int64) error {
+	return tx.QueryRowContext(ctx, `UPDATE epochs SET value = MAX(value, ?) + 1 WHERE id = 1 RETURNING value`, after).Scan(epoch)
 }
 
 // write runs f in one transaction that is durable when write returns nil.
