@@ -28,6 +28,15 @@ func (s *server) registerManual(a huma.API) {
 	by(access.Releaser, "pause", "pause-release", "Keep a canary from being promoted; it is judged on", s.Plane.Pause)
 	by(access.Releaser, "resume", "resume-release", "Let a paused release go on", s.Plane.Resume)
 	by(access.Approver, "promote", "promote-release", "End a canary that nothing speaks against in the candidate's favour", s.Plane.Promote)
+	huma.Register(a, op(http.MethodPost, "/releases/{id}/rollback", "roll-back-release", "Take a release back wherever it is, also after it was promoted"),
+		func(ctx context.Context, in *reasonInput) (*reply[control.View], error) {
+			who, err := must(ctx, access.Releaser)
+			if err != nil {
+				return answer(ctx, control.View{}, err)
+			}
+			v, err := s.Plane.RollBack(ctx, who, in.ID, in.Body.Reason)
+			return answer(ctx, v, err)
+		})
 	huma.Register(a, op(http.MethodPost, "/releases/{id}/share", "set-release-share", "Set a canary's share, below its judge's limit"),
 		func(ctx context.Context, in *shareInput) (*reply[control.View], error) {
 			return s.act(ctx, access.Releaser, in.ID, func(who access.Identity) error {

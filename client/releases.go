@@ -42,8 +42,33 @@ type Release struct {
 	StageRuns []headgate.StageRun `json:"stage_runs"`
 	// Deadline ends the present stage; zero for none.
 	Deadline time.Time `json:"deadline,omitzero"`
+	// Rollback is the last one of the release. That of a release which ended as
+	// promoted took it back afterwards.
+	Rollback *Rollback `json:"rollback,omitempty"`
 	// Evidence is the number of signed statements about the release.
 	Evidence int `json:"evidence"`
+}
+
+// Rollback is how far a release has been taken back. A zero time has not come.
+type Rollback struct {
+	ID          string    `json:"rollback_id"`
+	Actor       string    `json:"actor"`
+	Reason      string    `json:"reason,omitempty"`
+	TriggeredAt time.Time `json:"triggered_at"`
+	CompletedAt time.Time `json:"completed_at,omitzero"`
+	// RestoredAt is when the replay against stable had passed and the freeze
+	// was lifted.
+	RestoredAt time.Time      `json:"restored_at,omitzero"`
+	Steps      []RollbackStep `json:"steps"`
+}
+
+// RollbackStep is one component's way back.
+type RollbackStep struct {
+	Component headgate.Component `json:"component"`
+	To        string             `json:"to,omitempty"`
+	// Status is pending, running, done, unchanged or escalated.
+	Status string `json:"status"`
+	Error  string `json:"error,omitempty"`
 }
 
 // Run returns the last attempt at a stage, false when there was none.

@@ -146,6 +146,7 @@ func (d *document) checkTargets(s Service, report func(string, ...string)) {
 		return true
 	}
 	address(s.Targets.Stable.URL, "targets", "stable", "url")
+	address(s.Targets.CapacityURL, "targets", "capacity_url")
 	address(s.Targets.Staging.URL, "targets", "staging", "url")
 	if address(s.Targets.Candidate.URL, "targets", "candidate", "url") {
 		if err := s.Targets.AllowCandidate(s.Targets.Candidate.URL); err != nil {

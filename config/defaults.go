@@ -37,6 +37,7 @@ func defaults() Service {
 		Rollout: Rollout{
 			EnabledProjectSizes: headgate.ProjectSizes(),
 			HighRiskHITL:        true,
+			OnBusy:              "wait",
 		},
 		Canary: Canary{
 			BrokenGrace:          10 * time.Minute,

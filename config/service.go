@@ -120,6 +120,9 @@ type Targets struct {
 	CandidateHosts []string `yaml:"candidate_hosts" json:"candidate_hosts,omitempty"`
 	// HealthPath answers 200 when an instance can take traffic.
 	HealthPath string `yaml:"health_path" json:"health_path"`
+	// CapacityURL answers 200 when the version in its query parameter "version"
+	// can carry all traffic; empty asks that version's HealthPath.
+	CapacityURL string `yaml:"capacity_url" json:"capacity_url,omitempty"`
 }
 
 // Target is one instance; Version is known for stable only.
@@ -218,6 +221,9 @@ type Rollout struct {
 	// Tiers are the steps by which a canary widens, in order; empty is the
 	// whitelist alone. A resolved description has their shares and soaks.
 	Tiers []Tier `yaml:"tiers" json:"tiers,omitempty"`
+	// OnBusy is what a release does while an older one of the service is under
+	// canary: wait for its end, or supersede it.
+	OnBusy string `yaml:"on_busy" json:"on_busy"`
 	// Soak is how long a tier after the first that does not say is watched
 	// before it can pass; zero is the canary's duration.
 	Soak time.Duration `yaml:"soak" json:"soak"`

@@ -25,6 +25,7 @@ import (
 	"github.com/headgate/headgate/replay"
 	"github.com/headgate/headgate/rollout"
 	"github.com/headgate/headgate/store/sqlite"
+	"github.com/headgate/headgate/telemetry"
 )
 
 var (
@@ -91,11 +92,18 @@ func (f *fixture) plane(t *testing.T, rules gate.RuleSet) *control.Plane {
 	}
 	return control.New(control.Options{
 		Settings: config.DefaultSettings(), Store: f.db, Log: evidence.NewLog(f.db.EvidenceLog(), keys), Blobs: blobs,
-		Rules: rules, Dictionary: dict, Figures: f.figures,
+		Rules: rules, Dictionary: dict, Figures: f.figures, Stories: silence{},
 		Freshness: func(string, string) (time.Time, bool) { return f.now, true },
 		Notify:    func(headgate.Event) {}, Version: "test", Logger: slog.New(slog.DiscardHandler),
 		Now: func() time.Time { return f.now },
 	})
+}
+
+// silence are logs and spans that tell nothing.
+type silence struct{ telemetry.Finder }
+
+func (silence) ErrorsOf(context.Context, string, string, string, time.Time, time.Time) ([]telemetry.ErrorGroup, error) {
+	return nil, nil
 }
 
 const description = `name: things
@@ -165,9 +173,10 @@ func (f *figures) lose(names ...string) {
 // things is a service with one thing of acme's.
 type things struct {
 	*httptest.Server
-	// broken fails every request, leaking shows the thing to any tenant, and
-	// failing fails those who are not acme.
-	broken, leaking, failing atomic.Bool
+	// broken fails every request, leaking shows the thing to any tenant,
+	// failing fails those who are not acme, and wrong whatever is not the health
+	// check.
+	broken, leaking, failing, wrong atomic.Bool
 }
 
 func newThings(t *testing.T) *things {
@@ -175,7 +184,7 @@ func newThings(t *testing.T) *things {
 	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		owner := r.Header.Get("Authorization") == "Bearer token-acme"
 		switch {
-		case s.broken.Load(), !owner && s.failing.Load() && r.URL.Path == "/things/1":
+		case s.broken.Load(), s.wrong.Load() && r.URL.Path != "/healthz", !owner && s.failing.Load() && r.URL.Path == "/things/1":
 			w.WriteHeader(http.StatusInternalServerError)
 		case r.URL.Path == "/healthz":
 		case r.Header.Get("Authorization") == "":

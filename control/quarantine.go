@@ -43,10 +43,12 @@ type Quarantined struct {
 }
 
 // QuarantineStore keeps the digests that must not be released again. The
-// pipeline's commits put them in.
+// pipeline's commits put them in, too.
 type QuarantineStore interface {
 	// Quarantined returns the oldest first, of one service or of all.
 	Quarantined(ctx context.Context, service string) ([]Quarantined, error)
+	// PutQuarantine puts a digest in; one that is in stays as it is.
+	PutQuarantine(ctx context.Context, q Quarantined) error
 	// RequestQuarantineRelease keeps q's request and its event, unless there is
 	// one: [ErrQuarantineMoved].
 	RequestQuarantineRelease(ctx context.Context, q Quarantined, ev headgate.Event) error

@@ -11,6 +11,7 @@ import (
 	"github.com/headgate/headgate/access"
 	"github.com/headgate/headgate/canary"
 	"github.com/headgate/headgate/pipeline"
+	"github.com/headgate/headgate/rollback"
 	"github.com/headgate/headgate/rollout"
 )
 
@@ -41,7 +42,10 @@ type View struct {
 	StageRuns []headgate.StageRun `json:"stage_runs"`
 	// Deadline ends the present stage; zero for none.
 	Deadline time.Time `json:"deadline,omitzero"`
-	Evidence int       `json:"evidence"`
+	// Rollback is the last one of the release, nil for none. That of a release
+	// which ended as promoted took it back afterwards.
+	Rollback *rollback.Rollback `json:"rollback,omitempty"`
+	Evidence int                `json:"evidence"`
 }
 
 // TierView is one step by which a canary widens.
@@ -168,7 +172,7 @@ func (p *Plane) plan(ctx context.Context, s *Service, rel headgate.Release) (pip
 	plan := pipeline.Plan{
 		Rollout: ro, Tenants: tiers[0].Tenants, Share: tiers[0].Share, Wider: tiers[1:], LeaseTTL: rollout.DefaultTTL,
 		CanaryMax: s.Canary.MaxDuration, Canary: cfg, ApprovalRequired: s.Canary.ApprovalRequired || rel.HighRisk,
-		StageTimeout: map[headgate.Stage]time.Duration{}, Stable: state.Stable,
+		OnBusy: pipeline.Busy(s.Rollout.OnBusy), StageTimeout: map[headgate.Stage]time.Duration{}, Stable: state.Stable,
 	}
 	for _, stage := range headgate.Stages() {
 		plan.StageTimeout[stage] = s.Deadline(stage)
@@ -254,10 +258,18 @@ func (p *Plane) view(ctx context.Context, rec pipeline.Record) (View, error) {
 	if err != nil {
 		return View{}, err
 	}
-	return View{
+	rollbacks, err := p.o.Store.Rollbacks(ctx, rec.ID)
+	if err != nil {
+		return View{}, err
+	}
+	v := View{
 		Release: rec.Release, Phase: rec.Phase, Note: rec.State.Note, Share: rec.State.Share, Tiers: tierViews(rec), Canary: rec.State.Canary,
 		StageRuns: runs, Deadline: rec.DeadlineAt, Evidence: len(entries),
-	}, nil
+	}
+	if n := len(rollbacks); n > 0 {
+		v.Rollback = &rollbacks[n-1]
+	}
+	return v, nil
 }
 
 // Events returns a release's trail after a sequence number. A release that was
@@ -341,9 +353,13 @@ func (p *Plane) stop(ctx context.Context, who access.Identity, rec *pipeline.Rec
 	if reason == "" {
 		return headgate.Invalidf("say why: a reason is kept in the audit log")
 	}
+	told := fmt.Sprintf("%s_requested", kind)
+	if rec.Phase == pipeline.PhaseRollingBack {
+		told = rollbackJoined
+	}
 	return p.signal(ctx, rec.ID, pipeline.Fact{Kind: kind, Actor: who.Name, From: who.From, Reason: reason},
 		headgate.Event{
-			Kind: fmt.Sprintf("%s_requested", kind), ReleaseID: rec.ID, Service: rec.Service, TenantID: rec.TenantID,
+			Kind: told, ReleaseID: rec.ID, Service: rec.Service, TenantID: rec.TenantID,
 			Actor: who.Name, From: who.From, Reason: reason, Stage: rec.Stage,
 		})
 }

@@ -30,7 +30,7 @@ func (p *Plane) newExecutor(s *Service) *rollback.Executor {
 		}
 	}
 	return rollback.New(rollback.Config{
-		Service: s.Name, Store: p.o.Store, Actuators: actuators, Verifier: verifier{p, s}, Audit: p,
+		Service: s.Name, Store: p.o.Store, Actuators: actuators, Verifier: verifier{p, s}, Audit: p, Capacity: capacity{p, s},
 		Log: p.o.Logger, Now: p.o.Now, Limit: time.Duration(p.o.Settings.RollbackMaxMinutes) * time.Minute,
 	})
 }
@@ -142,7 +142,7 @@ func (p *Plane) Rollback(ctx context.Context, r pipeline.Record) (pipeline.Rollb
 	}
 	res.Summary = "all components are back and the replay against stable passed; the freeze is lifted"
 	if !res.Restored {
-		res.Summary = "traffic is on stable, but the replay has not passed: the service stays frozen; see docs/runbooks"
+		res.Summary = unrestored
 	}
 	return res, nil
 }
@@ -194,7 +194,12 @@ func (p *Plane) ResumeRollbacks(ctx context.Context) error {
 			if err == nil && !rec.Done() {
 				continue
 			}
-			if _, err := s.Rollback.Resume(ctx, rb.ID); err != nil {
+			if err == nil && rec.Outcome == headgate.Promoted {
+				_, err = p.finishRollback(ctx, s, rec, rb.ID)
+			} else {
+				_, err = s.Rollback.Resume(ctx, rb.ID)
+			}
+			if err != nil {
 				return err
 			}
 		}
@@ -213,6 +218,16 @@ func (p *Plane) rollBackNow(ctx context.Context, who access.Identity, s *Service
 			return rb, err
 		}
 		rec = &ended
+	}
+	if rec != nil {
+		serving, err := p.serves(ctx, s, *rec)
+		if err != nil {
+			return rollback.Rollback{}, err
+		}
+		if serving {
+			why := "breach of the " + string(g) + " gate"
+			return p.takeBack(ctx, s, *rec, rollback.Request{Gate: g, Breaches: req.Breaches, Actor: who.Name, Reason: why}, who.From)
+		}
 	}
 	state, err := p.o.Store.Service(ctx, s.Name)
 	if err != nil {

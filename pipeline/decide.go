@@ -11,6 +11,7 @@ import (
 const (
 	ReasonAborted          = "ABORTED"
 	ReasonManualRollback   = "MANUAL_ROLLBACK"
+	ReasonSuperseded       = "SUPERSEDED"
 	ReasonLeaseLapsed      = "CANARY_LEASE_LAPSED"
 	ReasonOutdated         = "CANARY_CONTROLLER_OUTDATED"
 	ReasonTelemetryBroken  = "TELEMETRY_BROKEN"
@@ -131,20 +132,34 @@ func undecided(r Record, code string) step {
 	return s
 }
 
-// decideStopped honours a person's abort or rollback.
+// stops are the facts that end a release, with its reason and its outcome
+// before it meets users and after.
+var stops = []struct {
+	kind          FactKind
+	reason        string
+	before, after headgate.Outcome
+}{
+	{FactAbort, ReasonAborted, headgate.Aborted, headgate.RolledBack},
+	{FactRollback, ReasonManualRollback, headgate.RolledBack, headgate.RolledBack},
+	// Nothing was found against the one that makes way.
+	{FactSupersede, ReasonSuperseded, headgate.Aborted, headgate.Inconclusive},
+}
+
+// decideStopped honours a person's abort or rollback, and a newer release that
+// takes the place of one not yet promoted.
 func decideStopped(r Record, facts []Fact) (step, bool) {
-	stop, code, outcome := find(facts, FactAbort, ""), ReasonAborted, headgate.Aborted
-	if stop == nil {
-		stop, code, outcome = find(facts, FactRollback, ""), ReasonManualRollback, headgate.RolledBack
+	for _, stop := range stops {
+		f := find(facts, stop.kind, "")
+		if f == nil || (stop.kind == FactSupersede && r.Stage == headgate.StageFeedback) {
+			continue
+		}
+		s := step{do: doFinish, outcome: stop.before, reasons: []string{stop.reason}, message: f.Reason}
+		if meetsUsers(r) {
+			s.do, s.outcome = doRollback, stop.after
+		}
+		return s, true
 	}
-	if stop == nil {
-		return step{}, false
-	}
-	s := step{do: doFinish, outcome: outcome, reasons: []string{code}, message: stop.Reason}
-	if meetsUsers(r) {
-		s.do, s.outcome = doRollback, headgate.RolledBack
-	}
-	return s, true
+	return step{}, false
 }
 
 // decideReported judges a stage whose command ran at the client.

@@ -235,15 +235,47 @@ func (e *Engine) run(ctx context.Context, r Record, now time.Time) error {
 		stageCtx, cancel = context.WithTimeout(ctx, r.DeadlineAt.Sub(now))
 		defer cancel()
 	}
-	res, err := runner(stageCtx, r)
+	res, stopped, err := e.runStoppable(stageCtx, runner, r)
 	if ctx.Err() != nil {
 		return ctx.Err()
+	}
+	if stopped {
+		c := Commit{Record: r, ClaimedGen: r.Gen}
+		c.Record.NextRunAt = now
+		return e.o.Store.Commit(ctx, c)
 	}
 	now, nerr := e.o.Store.Now(ctx)
 	if nerr != nil {
 		return nerr
 	}
 	return e.settle(ctx, r, now, res, err)
+}
+
+// runStoppable calls a runner and cancels it when somebody stops the release
+// meanwhile; what it then answers does not count.
+func (e *Engine) runStoppable(ctx context.Context, runner Runner, r Record) (res Result, stopped bool, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		ticker := time.NewTicker(min(e.o.Sweep, e.o.LeaseTTL) / 4)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+				facts, err := e.o.Store.Facts(ctx, r.ID)
+				if _, stop := decideStopped(r, facts); err == nil && stop {
+					stopped = true
+					cancel()
+				}
+			}
+		}
+	})
+	res, err = runner(ctx, r)
+	cancel()
+	watch.Wait()
+	return res, stopped, err
 }
 
 // settle turns a runner's answer into the next state.

@@ -53,11 +53,24 @@ type Plan struct {
 	// ApprovalRequired holds the release before the rollout until a person
 	// with the approver role lets it go on.
 	ApprovalRequired bool `json:"approval_required"`
+	// OnBusy says what the release does when another one of the service meets
+	// users; empty is [BusyWait].
+	OnBusy Busy `json:"on_busy,omitempty"`
 	// StageTimeout bounds each stage; a stage past it is not passed.
 	StageTimeout map[headgate.Stage]time.Duration `json:"stage_timeout"`
 	// Stable is where traffic goes back to.
 	Stable rollout.Backend `json:"stable"`
 }
+
+// Busy is what a release does when an older one of its service is under canary.
+type Busy string
+
+// A release waits until the other has ended, or takes its place: the other's
+// traffic goes back to stable first.
+const (
+	BusyWait      Busy = "wait"
+	BusySupersede Busy = "supersede"
+)
 
 // Phase says what the engine is doing with a release.
 type Phase string
@@ -93,6 +106,8 @@ type State struct {
 	// Waited is true once this release had to wait for the service's traffic.
 	// Its evidence has aged meanwhile.
 	Waited bool `json:"waited,omitempty"`
+	// Superseded is the release that was told to make way for this one.
+	Superseded string `json:"superseded,omitempty"`
 	// Granted is true once a router has acknowledged the canary's share. A
 	// share that was granted and has lapsed means roll back, never resume.
 	Granted bool `json:"granted,omitempty"`
@@ -154,6 +169,8 @@ const (
 	FactApproval    FactKind = "approval"
 	FactAbort       FactKind = "abort"
 	FactRollback    FactKind = "rollback"
+	// FactSupersede ends a canary in favour of a newer release of the service.
+	FactSupersede FactKind = "supersede"
 	// FactPause keeps a canary from being promoted and its share from rising
 	// until FactResume; it is judged on.
 	FactPause  FactKind = "pause"
@@ -234,12 +251,14 @@ type Store interface {
 	// Commit writes c and gives up the lease; STALE_EPOCH when the row has
 	// moved on or its lease was given up. HoldTraffic fails with RELEASE_ACTIVE
 	// when another release of the service meets users or a rollback is not
-	// over; with DIGEST_QUARANTINED or STABLE_MOVED when the release must not
+	// over, with the detail "held_by" in the first case; with DIGEST_QUARANTINED or STABLE_MOVED when the release must not
 	// meet users any more.
 	Commit(ctx context.Context, c Commit) error
 	// Signal adds a fact and its event and makes the release due at once.
 	// RELEASE_DONE when the release has ended.
 	Signal(ctx context.Context, id string, f Fact, ev headgate.Event) error
+	// Facts returns what a release was told, oldest first.
+	Facts(ctx context.Context, id string) ([]Fact, error)
 	// NextWake is the earliest moment at which Claim, with the same plan
 	// versions, can return a release; ok is false when only a signal can make
 	// one due.

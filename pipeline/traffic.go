@@ -162,7 +162,8 @@ func (e *Engine) grant(ctx context.Context, r Record, now time.Time, want steeri
 		case err == nil:
 			return nil
 		case code == headgate.CodeReleaseActive:
-			return e.waitForTraffic(ctx, r, now)
+			heldBy, _ := headgate.AsError(err).Details["held_by"].(string)
+			return e.waitForTraffic(ctx, r, now, heldBy)
 		case code == headgate.CodeDigestQuarantined || code == CodeStableMoved:
 			return e.finish(ctx, r, now, step{outcome: headgate.Blocked, reasons: []string{code}, message: headgate.AsError(err).Message})
 		}
@@ -216,8 +217,14 @@ func (e *Engine) waitForRouter(ctx context.Context, r Record, now time.Time, cau
 
 // waitForTraffic parks the release while another one meets users, or while
 // the service is frozen. Its time does not run meanwhile.
-func (e *Engine) waitForTraffic(ctx context.Context, r Record, now time.Time) error {
+func (e *Engine) waitForTraffic(ctx context.Context, r Record, now time.Time, heldBy string) error {
 	c := Commit{Record: r, ClaimedGen: r.Gen}
+	if r.Plan.OnBusy == BusySupersede && heldBy != "" && heldBy != r.State.Superseded {
+		if err := e.supersede(ctx, r, heldBy, now); err != nil {
+			return err
+		}
+		c.Record.State.Superseded = heldBy
+	}
 	if note := "waits for another release of the service, or for the freeze after a rollback, to end"; r.State.Note != note {
 		c.Record.State.Note = note
 		c.Events = []headgate.Event{event(r, now, "stage_waiting", "", note)}
@@ -228,6 +235,26 @@ func (e *Engine) waitForTraffic(ctx context.Context, r Record, now time.Time) er
 	c.Record.State.Waited = true
 	c.Record.NextRunAt = now.Add(e.o.Sweep)
 	return e.o.Store.Commit(ctx, c)
+}
+
+// supersede tells an older release that is not promoted yet to make way. It
+// goes back to stable by its own rollback, and only then is the traffic free.
+func (e *Engine) supersede(ctx context.Context, r Record, heldBy string, now time.Time) error {
+	other, err := e.o.Store.Release(ctx, heldBy)
+	switch code := headgate.AsError(err).Code; {
+	case err != nil && code != headgate.CodeReleaseNotFound:
+		return err
+	case err != nil || other.CreatedAt.After(r.CreatedAt) || other.Stage == headgate.StageFeedback || other.Phase != PhaseRunning:
+		return nil // a rehearsal, a newer one, or one that ends by itself
+	}
+	why := "release " + r.ID + " of version " + r.Version + " takes its place"
+	ev := event(other, now, "supersede_requested", "", why)
+	ev.Data = map[string]any{"superseded_by": r.ID}
+	err = e.o.Store.Signal(ctx, heldBy, Fact{Kind: FactSupersede, Actor: "headgate", Reason: why, At: now}, ev)
+	if err != nil && headgate.AsError(err).Code == headgate.CodeReleaseDone {
+		return nil
+	}
+	return err
 }
 
 // look asks the router what it does and what it counted; the status is nil when

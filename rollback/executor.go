@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/headgate/headgate"
@@ -61,8 +62,9 @@ type Request struct {
 
 // Executor executes rollbacks of one service, one at a time.
 type Executor struct {
-	cfg  Config
-	busy chan struct{}
+	cfg   Config
+	busy  chan struct{}
+	begin sync.Mutex // one request looks for a rollback to join at a time
 }
 
 // New returns an executor with the defaults of cfg filled in.
@@ -88,6 +90,8 @@ func (x *Executor) Begin(ctx context.Context, req Request) (Rollback, error) {
 	if req.ReleaseID == "" {
 		return Rollback{}, headgate.Invalidf("release_id is required")
 	}
+	x.begin.Lock()
+	defer x.begin.Unlock()
 	if req.ID == "" {
 		active, err := x.cfg.Store.Active(ctx, x.cfg.Service)
 		if err != nil {
@@ -204,10 +208,9 @@ func (x *Executor) step(ctx context.Context, r Rollback, s *Step) error {
 			"no actuator for %s; add one to the service's description", s.Component)
 	case interrupted && x.alreadyBack(ctx, actuator, s):
 	default:
-		if s.Component == headgate.ReleaseVersion {
-			s.Warning = x.checkCapacity(ctx)
+		if failure = x.checkCapacity(ctx, actuator, s); failure == nil {
+			failure = x.retry(ctx, func(ctx context.Context) error { return x.set(ctx, actuator, s) })
 		}
-		failure = x.retry(ctx, func(ctx context.Context) error { return x.set(ctx, actuator, s) })
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -255,19 +258,27 @@ func (x *Executor) set(ctx context.Context, a Actuator, s *Step) error {
 	return nil
 }
 
-// checkCapacity gives stable one StepTimeout to be ready and then says what is
-// wrong. Traffic goes back in any case: the routers drop to stable by
-// themselves when a canary's lease runs out, so holding on would only delay.
-func (x *Executor) checkCapacity(ctx context.Context) string {
-	if x.cfg.Capacity == nil {
-		return ""
+// checkCapacity gives stable one StepTimeout to be ready for all traffic.
+// Traffic that is there already, as after a canary, stays: then the step only
+// warns. Otherwise it is better off where it is than on a stable that cannot
+// carry it, and a person is called.
+func (x *Executor) checkCapacity(ctx context.Context, a Actuator, s *Step) error {
+	if x.cfg.Capacity == nil || s.Component != headgate.ReleaseVersion {
+		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, x.cfg.StepTimeout)
+	limited, cancel := context.WithTimeout(ctx, x.cfg.StepTimeout)
 	defer cancel()
-	if err := x.retry(ctx, x.cfg.Capacity.Check); err != nil {
-		return "stable may not carry all traffic: " + safeMessage(err)
+	err := x.retry(limited, func(ctx context.Context) error { return x.cfg.Capacity.Check(ctx, s.To) })
+	if err == nil {
+		return nil
 	}
-	return ""
+	message := "stable may not carry all traffic: " + safeMessage(err)
+	if x.alreadyBack(ctx, a, s) {
+		s.Warning = message
+		return nil
+	}
+	return headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient,
+		"%s; traffic stays where it is. Bring %s up and ask for the rollback again", message, s.To).Wrap(err)
 }
 
 // retry calls do until it succeeds, refuses for good or has been tried often

@@ -148,7 +148,7 @@ func (w *world) Read(_ context.Context, c headgate.Component) (string, error) {
 	return w.versions[c], nil
 }
 
-func (w *world) Check(ctx context.Context) error { return w.capacity(ctx) }
+func (w *world) Check(ctx context.Context, _ string) error { return w.capacity(ctx) }
 
 func (w *world) Verify(_ context.Context, jobID string, r Rollback) (status JobStatus, err error) {
 	w.call(func() {
@@ -461,7 +461,51 @@ func TestMissingActuatorIsEscalated(t *testing.T) {
 	}
 }
 
-func TestStableWithoutCapacityIsEscalatedAndStillGetsTheTraffic(t *testing.T) {
+// Traffic that is not on stable yet stays where it is while stable cannot carry
+// it; the rest goes on, and asking again when it can finishes the rollback.
+func TestTrafficDoesNotGoToAStableWithoutCapacity(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.versions[headgate.ReleaseVersion] = "v2"
+		w.capacity = func(context.Context) error {
+			return headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient, "connection refused")
+		}
+		x := w.executor("bidding")
+		r, err := x.Execute(t.Context(), request())
+		if err != nil || !r.Frozen() || w.versions[headgate.ReleaseVersion] != "v2" || w.versions[headgate.ModelConfig] != "m1" {
+			t.Fatalf("%v, frozen %v, %v", err, r.Frozen(), w.versions)
+		}
+		if s := r.Steps[3]; s.Status != StepEscalated || !strings.Contains(s.Error, "connection refused") || !slices.Contains(w.kinds(), "rollback_step_escalated:fail") {
+			t.Errorf("step %+v, audit %v", s, w.kinds())
+		}
+		w.capacity = func(context.Context) error { return nil }
+		if r, err = x.Resume(t.Context(), r.ID); err != nil || r.Frozen() || w.versions[headgate.ReleaseVersion] != "v1" {
+			t.Errorf("with capacity: %v, frozen %v, %v", err, r.Frozen(), w.versions)
+		}
+	})
+}
+
+// Two that ask at the same time get one rollback.
+func TestConcurrentRequestsJoin(t *testing.T) {
+	t.Parallel()
+	w := newWorld()
+	x := w.executor("bidding")
+	var asking sync.WaitGroup
+	for range 8 {
+		asking.Go(func() {
+			if _, err := x.Begin(t.Context(), request()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	asking.Wait()
+	if len(w.records) != 1 {
+		t.Errorf("%d rollbacks of one release", len(w.records))
+	}
+}
+
+func TestStableWithoutCapacityIsEscalatedAndKeepsTheTraffic(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		check func(context.Context) error
@@ -477,6 +521,7 @@ func TestStableWithoutCapacityIsEscalatedAndStillGetsTheTraffic(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld()
 				w.capacity = tt.check
+				w.versions[headgate.ReleaseVersion] = "v1" // the stop-loss has brought it back
 				began := time.Now()
 				r, err := w.executor("bidding").Execute(t.Context(), request())
 				if err != nil || r.Frozen() || w.versions[headgate.ReleaseVersion] != "v1" {

@@ -30,9 +30,9 @@ type Actuator interface {
 	Read(ctx context.Context, c headgate.Component) (string, error)
 }
 
-// Capacity says whether stable can carry all traffic; nil when it can.
+// Capacity says whether a version can carry all traffic; nil when it can.
 type Capacity interface {
-	Check(ctx context.Context) error
+	Check(ctx context.Context, version string) error
 }
 
 // Verifier replays the service's suite against stable.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 
@@ -18,7 +19,73 @@ func newSteerCommands(a *app) []*cobra.Command {
 		newReleaseActCommand(a, "resume", "Let a paused release go on", (*client.Client).Resume),
 		newReleaseActCommand(a, "promote", "End a canary that nothing speaks against in the candidate's favour", (*client.Client).Promote),
 		newReleaseShareCommand(a),
+		newReleaseRollbackCommand(a),
 	}
+}
+
+func newReleaseRollbackCommand(a *app) *cobra.Command {
+	var n connection
+	var reason, output string
+	c := &cobra.Command{
+		Use:   "rollback RELEASE --reason WHY",
+		Short: "Take a release back wherever it is, also after it was promoted",
+		Long: "Take a release back wherever it is, and wait for the end: component by component in the fixed order, then a replay\n" +
+			"against stable. A promoted release goes back to what was stable before it; its digest goes into quarantine and the\n" +
+			"service is frozen until the replay has passed. A rollback that runs already is joined.\n\n" +
+			"Exit codes: 0 restored, 1 not restored or error, 2 usage.",
+		Example: "  headgate release rollback rel_3hk5… --reason 'customers report wrong totals'",
+		Args:    usage(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, args []string) error {
+			if reason == "" {
+				return usageError{errors.New("--reason is required; it is kept in the audit log")}
+			}
+			if err := checkOutput(output); err != nil {
+				return err
+			}
+			cl, err := a.connect(n)
+			if err != nil {
+				return err
+			}
+			r, err := cl.Rollback(c.Context(), args[0], reason)
+			if err != nil {
+				return err
+			}
+			if output == outputJSON {
+				err = writeJSON(a.stdout, r)
+			} else {
+				fmt.Fprintln(a.stdout, strings.Join(rollbackLines(r), "\n"))
+			}
+			if rb := r.Rollback; err == nil && rb != nil && rb.RestoredAt.IsZero() {
+				return exitCode(exitError)
+			}
+			return err
+		},
+	}
+	n.flags(c.Flags())
+	c.Flags().StringVar(&reason, "reason", "", "why, for the audit log (required)")
+	outputFlag(c.Flags(), &output)
+	return c
+}
+
+// rollbackLines say how far a release has been taken back.
+func rollbackLines(r client.Release) []string {
+	rb := r.Rollback
+	if rb == nil {
+		return []string{outcomeLine(r.Release)}
+	}
+	var out []string
+	for _, s := range rb.Steps {
+		line := fmt.Sprintf("  %-17s %-10s %s", s.Component, s.Status, s.To)
+		if s.Error != "" {
+			line += "  " + printable(s.Error)
+		}
+		out = append(out, strings.TrimRight(line, " "))
+	}
+	head := fmt.Sprintf("%s: NOT restored; the service stays frozen, see docs/runbooks/rollback-failed-replay.md", r.ID)
+	if !rb.RestoredAt.IsZero() {
+		head = fmt.Sprintf("%s: taken back and restored in %s", r.ID, seconds(rb.RestoredAt.Sub(rb.TriggeredAt)))
+	}
+	return append([]string{head}, out...)
 }
 
 func newReleaseShareCommand(a *app) *cobra.Command {

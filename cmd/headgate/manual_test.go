@@ -16,6 +16,8 @@ func TestSteeringByCommand(t *testing.T) {
 	answers := map[string]string{
 		"/api/v1/quarantine":                   `[{"digest":"sha256:aa","service":"things","version":"v2","release_id":"rel_1","at":"2026-03-01T12:00:00Z","requested_by":"ann","reason":"a false alarm"}]`,
 		"/api/v1/quarantine/sha256:aa/release": `{"digest":"sha256:aa","service":"things","requested_by":"ann","released_by":"bob"}`,
+		"/api/v1/releases/rel_1/rollback":      `{"release_id":"rel_1","outcome":"promoted","rollback":{"triggered_at":"2026-03-01T12:00:00Z","restored_at":"2026-03-01T12:00:02Z","steps":[{"component":"release_version","to":"v1","status":"done"}]}}`,
+		"/api/v1/releases/rel_2/rollback":      `{"release_id":"rel_2","rollback":{"triggered_at":"2026-03-01T12:00:00Z","steps":[{"component":"model_config","status":"escalated","error":"503"}]}}`,
 		"/api/v1/quarantine/sha256:bb/release": `{"digest":"sha256:bb","service":"things","requested_by":"ann"}`,
 	}
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -44,6 +46,9 @@ func TestSteeringByCommand(t *testing.T) {
 		{"release share rel_1 120% --reason why", 2, "", "above 0 and at most 1"},
 		{"release share rel_1 NaN --reason why", 2, "", "above 0 and at most 1"},
 		{"release share rel_1 --reason why", 2, "", "release share RELEASE SHARE"},
+		{"release rollback rel_1 --reason why", 0, release + `/rollback {"reason":"why"}`, "rel_1: taken back and restored in 2"},
+		{"release rollback rel_2 --reason why", 1, `POST /api/v1/releases/rel_2/rollback {"reason":"why"}`, "model_config      escalated    503"},
+		{"release rollback rel_1", 2, "", "--reason is required"},
 		{"release pause rel_1", 2, "", "--reason is required"},
 		{"quarantine list", 0, "GET /api/v1/quarantine ", "ann: a false alarm"},
 		{"quarantine release sha256:bb --reason why", 0, `POST /api/v1/quarantine/sha256:bb/release {"reason":"why","service":""}`, "counts once somebody else"},

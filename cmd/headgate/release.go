@@ -225,8 +225,11 @@ func showRelease(w io.Writer, r client.Release, now time.Time) error {
 		fmt.Fprintf(w, "  %s: %s → %s\n", ch.Component, ch.From, ch.To)
 	}
 	fmt.Fprintf(w, "  digest %s\n", r.Digest)
-	_, err := fmt.Fprintln(w, outcomeLine(r.Release))
-	return err
+	fmt.Fprintln(w, outcomeLine(r.Release))
+	if r.Rollback != nil {
+		fmt.Fprintln(w, strings.Join(rollbackLines(r), "\n"))
+	}
+	return nil
 }
 
 func newReleaseActCommand(a *app, name, short string, act func(*client.Client, context.Context, string, string) (client.Release, error)) *cobra.Command {

@@ -31,6 +31,15 @@ func (db *DB) Quarantined(ctx context.Context, service string) (out []control.Qu
 	return out, storeError(rows.Err())
 }
 
+// PutQuarantine implements [control.QuarantineStore].
+func (db *DB) PutQuarantine(ctx context.Context, q control.Quarantined) error {
+	return db.write(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `INSERT INTO quarantine (service, digest, release_id, at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+			q.Service, q.Digest, q.ReleaseID, micros(q.At))
+		return err
+	})
+}
+
 // RequestQuarantineRelease notes who asked first; QUARANTINE_MOVED when it was
 // somebody else, or the digest is not in quarantine any more.
 func (db *DB) RequestQuarantineRelease(ctx context.Context, q control.Quarantined, ev headgate.Event) error {

@@ -176,8 +176,13 @@ func (db *DB) Claim(ctx context.Context, owner string, ttl time.Duration, versio
 	if err != nil || !ok {
 		return r, nil, false, err
 	}
-	facts, err = query[pipeline.Fact](ctx, db.r, `SELECT fact FROM facts WHERE release_id = ? ORDER BY seq`, r.ID)
+	facts, err = db.Facts(ctx, r.ID)
 	return r, facts, err == nil, err
+}
+
+// Facts implements [pipeline.Store].
+func (db *DB) Facts(ctx context.Context, id string) ([]pipeline.Fact, error) {
+	return query[pipeline.Fact](ctx, db.r, `SELECT fact FROM facts WHERE release_id = ? ORDER BY seq`, id)
 }
 
 // Extend implements [pipeline.Store].
@@ -285,8 +290,12 @@ func holdTraffic(ctx context.Context, tx *sql.Tx, r pipeline.Record) error {
 	case err != nil:
 		return err
 	case frozen || (heldBy != "" && heldBy != r.ID):
-		return headgate.Errorf(headgate.CodeReleaseActive, headgate.ClassTransient,
+		e := headgate.Errorf(headgate.CodeReleaseActive, headgate.ClassTransient,
 			"another release of %s meets users, or the service is frozen after a rollback", r.Service)
+		if heldBy != "" {
+			e = e.With("held_by", heldBy)
+		}
+		return e
 	case stable != r.Plan.Stable:
 		return headgate.Errorf(pipeline.CodeStableMoved, headgate.ClassBusinessRule,
 			"%s was compared with %s, but %s is stable by now; make a new release", r.ID, r.Plan.Stable.Version, stable.Version)

@@ -56,7 +56,11 @@ func trafficIsHeldByOne(t *testing.T, s Store) {
 	if got := heldBy(t, s); got != "rel-1" {
 		t.Errorf("held by %q, want rel-1", got)
 	}
-	wantCode(t, turn(t, s, "rel-2", hold), headgate.CodeReleaseActive)
+	err := turn(t, s, "rel-2", hold)
+	wantCode(t, err, headgate.CodeReleaseActive)
+	if by := headgate.AsError(err).Details["held_by"]; by != "rel-1" {
+		t.Errorf("the refusal says that %v holds the traffic", by)
+	}
 	must(t, turn(t, s, "rel-2", letGo)) // not its own to give back
 	if got := heldBy(t, s); got != "rel-1" {
 		t.Errorf("held by %q after another one let go, want rel-1", got)
@@ -68,7 +72,7 @@ func trafficIsHeldByOne(t *testing.T, s Store) {
 
 	// While a rollback awaits its replay the service is frozen, for its own
 	// release too.
-	_, err := s.SaveIntent(t.Context(), rollback.Rollback{ID: "rb", Service: service, ReleaseID: "rel-1", TriggeredAt: at})
+	_, err = s.SaveIntent(t.Context(), rollback.Rollback{ID: "rb", Service: service, ReleaseID: "rel-1", TriggeredAt: at})
 	must(t, err)
 	wantCode(t, turn(t, s, "rel-2", hold), headgate.CodeReleaseActive)
 	must(t, s.UpdateProgress(t.Context(), "rb", rollback.Progress{CompletedAt: at}))
