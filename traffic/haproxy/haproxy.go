@@ -206,7 +206,8 @@ func (r *Router) readdress(ctx context.Context, s rollout.Split) error {
 // lend begins or renews the lease. The entry's key is the epoch, so a stale
 // controller renews nothing that is in force.
 func (r *Router) lend(ctx context.Context, epoch int64) error {
-	answer, err := r.ask(ctx, fmt.Sprintf("set table lease key %d data.gpc0 1", epoch))
+	until := time.Now().Add(r.cfg.TTL + time.Second).Unix() // in whole seconds, so up to one later
+	answer, err := r.ask(ctx, fmt.Sprintf("set table lease key %d data.gpt0 %d", epoch, until))
 	if err == nil && strings.TrimSpace(answer) != "" {
 		err = misunderstood(answer)
 	}
@@ -312,13 +313,18 @@ func (r *Router) read(ctx context.Context) (state, error) {
 		return st, err
 	}
 	for _, entry := range tableEntries(leases) {
-		if entry["key"] == strconv.FormatInt(st.split.Epoch, 10) && entry["gpc0"] != "0" {
-			ms, err := strconv.Atoi(entry["exp"])
-			if err != nil {
-				return st, misunderstood(entry["exp"])
-			}
-			st.lease = time.Duration(ms) * time.Millisecond
+		if entry["key"] != strconv.FormatInt(st.split.Epoch, 10) {
+			continue
 		}
+		ms, err := strconv.Atoi(entry["exp"])
+		if err != nil {
+			return st, misunderstood(entry["exp"])
+		}
+		until, err := strconv.ParseInt(entry["gpt0"], 10, 64)
+		if err != nil {
+			return st, misunderstood(entry["gpt0"])
+		}
+		st.lease = max(0, min(time.Duration(ms)*time.Millisecond, time.Until(time.Unix(until, 0))))
 	}
 	servers, err := r.ask(ctx, "show servers state")
 	st.servers = serverStates(servers)
@@ -370,59 +376,90 @@ func (r *Router) status(st state) rollout.Status {
 // are counted together, and so is what no server answered: for that, HAProxy
 // keeps one number per arm.
 func (r *Router) Counts(ctx context.Context) (rollout.Counts, error) {
-	boot, err := r.boot(ctx)
+	cells, err := r.count(ctx, "answers")
 	if err != nil {
 		return rollout.Counts{}, err
-	}
-	answered, err := r.ask(ctx, "show table answers")
-	if err != nil {
-		return rollout.Counts{}, err
-	}
-	type id struct{ arm, tenant string }
-	cells := map[id]*rollout.Cell{}
-	cell := func(arm, tenant string) *rollout.Cell {
-		key := id{arm, tenant}
-		if cells[key] == nil {
-			cells[key] = &rollout.Cell{BootID: boot, Arm: headgate.Arm(arm), Tenant: tenant, Latency: make([]uint64, canary.NumBuckets)}
-		}
-		return cells[key]
-	}
-	for _, entry := range tableEntries(answered) { // arm|tenant|bucket|ok or error
-		key := strings.Split(entry["key"], "|")
-		n, err := strconv.ParseUint(entry["gpc0"], 10, 64)
-		if err != nil || len(key) != 4 {
-			return rollout.Counts{}, misunderstood(entry["key"])
-		}
-		bucket, err := strconv.Atoi(key[2])
-		if err != nil || bucket < 0 || bucket >= canary.NumBuckets {
-			return rollout.Counts{}, misunderstood(entry["key"])
-		}
-		c := cell(key[0], key[1])
-		c.Requests += n
-		c.Latency[bucket] += n
-		if key[3] == "error" {
-			c.Errors += n
-		}
 	}
 	for _, arm := range []headgate.Arm{headgate.Stable, headgate.Candidate} {
 		n, err := r.lost(ctx, arm)
 		if err != nil {
 			return rollout.Counts{}, err
 		}
-		c := cell(string(arm), rollout.OtherTenants)
+		c := cells.of(arm, rollout.OtherTenants, "")
 		c.Requests += n
 		c.Errors += n
 		c.Latency[canary.TimeoutBucket] += n
 	}
+	return cells.counts(), nil
+}
+
+// Routes is the part of Counts that has a route, in cells of their own: what a
+// server answered, but not with a 4xx. HAProxy has room for 10,000 different
+// answers and does not tell further ones apart; they are missing here.
+func (r *Router) Routes(ctx context.Context) (rollout.Counts, error) {
+	cells, err := r.count(ctx, "routes")
+	if err != nil {
+		return rollout.Counts{}, err
+	}
+	return cells.counts(), nil
+}
+
+// cells are what one run of HAProxy counted.
+type cells struct {
+	boot string
+	all  map[[3]string]*rollout.Cell // by arm, tenant and route
+}
+
+func (c cells) of(arm headgate.Arm, tenant, route string) *rollout.Cell {
+	key := [3]string{string(arm), tenant, route}
+	if c.all[key] == nil {
+		c.all[key] = &rollout.Cell{BootID: c.boot, Arm: arm, Tenant: tenant, Route: route, Latency: make([]uint64, canary.NumBuckets)}
+	}
+	return c.all[key]
+}
+
+func (c cells) counts() rollout.Counts {
 	out := rollout.Counts{At: time.Now().UTC(), Cells: []rollout.Cell{}}
-	for _, c := range cells {
-		if c.Requests > 0 {
-			out.Cells = append(out.Cells, *c)
+	for _, cell := range c.all {
+		if cell.Requests > 0 {
+			out.Cells = append(out.Cells, *cell)
 		}
 	}
 	slices.SortFunc(out.Cells, func(a, b rollout.Cell) int {
-		return cmp.Or(cmp.Compare(a.Arm, b.Arm), cmp.Compare(a.Tenant, b.Tenant))
+		return cmp.Or(cmp.Compare(a.Arm, b.Arm), cmp.Compare(a.Tenant, b.Tenant), cmp.Compare(a.Route, b.Route))
 	})
+	return out
+}
+
+// count reads a table whose keys are arm|tenant|bucket|ok or error, and in the
+// routes' table then |METHOD:/path.
+func (r *Router) count(ctx context.Context, table string) (cells, error) {
+	boot, err := r.boot(ctx)
+	if err != nil {
+		return cells{}, err
+	}
+	out := cells{boot: boot, all: map[[3]string]*rollout.Cell{}}
+	answered, err := r.ask(ctx, "show table "+table)
+	if err != nil {
+		return cells{}, err
+	}
+	for _, entry := range tableEntries(answered) {
+		key := append(strings.SplitN(entry["key"], "|", 5), "")
+		n, err := strconv.ParseUint(entry["gpc0"], 10, 64)
+		if err != nil || len(key) < 5 {
+			return cells{}, misunderstood(entry["key"])
+		}
+		bucket, err := strconv.Atoi(key[2])
+		if err != nil || bucket < 0 || bucket >= canary.NumBuckets {
+			return cells{}, misunderstood(entry["key"])
+		}
+		c := out.of(headgate.Arm(key[0]), key[1], strings.Replace(key[4], ":", " ", 1))
+		c.Requests += n
+		c.Latency[bucket] += n
+		if key[3] == "error" {
+			c.Errors += n
+		}
+	}
 	return out, nil
 }
 

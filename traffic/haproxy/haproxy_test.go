@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"syscall"
 	"testing"
 	"time"
 
@@ -20,14 +21,19 @@ import (
 	"github.com/headgate/headgate/traffic/routertest"
 )
 
-func start(t *testing.T, stable rollout.Backend, ttl time.Duration) (r *haproxy.Router, url string) {
+func start(t testing.TB, stable rollout.Backend, ttl time.Duration) (r *haproxy.Router, url string) {
 	t.Helper()
 	r, url, _ = startProcess(t, stable, ttl)
 	return r, url
 }
 
-// startProcess also returns a function that kills HAProxy and starts it again.
-func startProcess(t *testing.T, stable rollout.Backend, ttl time.Duration) (r *haproxy.Router, url string, restart func()) {
+// process is HAProxy. Restart kills it and starts it again.
+type process struct {
+	restart func()
+	signal  func(os.Signal)
+}
+
+func startProcess(t testing.TB, stable rollout.Backend, ttl time.Duration) (r *haproxy.Router, url string, p process) {
 	t.Helper()
 	binary := needs.Program(t, "haproxy", "haproxy")
 	dir, err := os.MkdirTemp("", "haproxy") // t.TempDir is too long for a socket
@@ -80,13 +86,28 @@ func startProcess(t *testing.T, stable rollout.Backend, ttl time.Duration) (r *h
 			t.Logf("haproxy says: %s", log.String())
 		}
 	})
-	return r, "http://" + listen, func() { stop(); run() }
+	return r, "http://" + listen, process{
+		restart: func() { stop(); run() },
+		signal: func(s os.Signal) {
+			if err := cmd.Process.Signal(s); err != nil {
+				t.Fatal(err)
+			}
+		},
+	}
 }
 
 func TestConforms(t *testing.T) {
 	t.Parallel()
 	routertest.Exercise(t, 500*time.Millisecond, func(t *testing.T, stable rollout.Backend, ttl time.Duration) routertest.Setup {
 		r, url := start(t, stable, ttl)
+		return routertest.Setup{Router: r, URL: url}
+	})
+}
+
+// BenchmarkRollback is [routertest.BenchmarkRollback].
+func BenchmarkRollback(b *testing.B) {
+	routertest.BenchmarkRollback(b, func(stable rollout.Backend, ttl time.Duration) routertest.Setup {
+		r, url := start(b, stable, ttl)
 		return routertest.Setup{Router: r, URL: url}
 	})
 }
@@ -113,24 +134,140 @@ func TestDeadStableIsCounted(t *testing.T) {
 	}
 }
 
+func version(t testing.TB, v string) rollout.Backend {
+	t.Helper()
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/nowhere" {
+			w.WriteHeader(http.StatusNotFound)
+		}
+		_, _ = io.WriteString(w, v)
+	}))
+	t.Cleanup(srv.Close)
+	return rollout.Backend{Version: v, URL: srv.URL}
+}
+
+// get returns what answered, or the status when it is a 5xx.
+func get(t testing.TB, url, tenant string) string {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("X-Tenant-Id", tenant)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, _ := io.ReadAll(resp.Body)
+	if resp.StatusCode >= 500 {
+		return resp.Status[:3]
+	}
+	return string(body)
+}
+
+func await(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited for %s", what)
+		}
+	}
+}
+
+// TestPauseDoesNotProlongTheLease stops the process for longer than the lease:
+// HAProxy takes the pause for a jump of the clock and lets its tables live on.
+func TestPauseDoesNotProlongTheLease(t *testing.T) {
+	t.Parallel()
+	const ttl = 5 * time.Second
+	v1, v2 := version(t, "v1"), version(t, "v2")
+	r, url, p := startProcess(t, v1, ttl)
+	split := rollout.Split{Service: routertest.Service, Epoch: 1, Stable: v1, Candidate: v2, Share: 1, AllTenants: true, TTL: ttl}
+	if _, err := r.Apply(t.Context(), split); err != nil {
+		t.Fatal(err)
+	}
+	if got := get(t, url, ""); got != "v2" {
+		t.Fatalf("answered by %s, want v2", got)
+	}
+	p.signal(syscall.SIGSTOP)
+	time.Sleep(ttl + 1100*time.Millisecond) // what passes is what is tested
+	p.signal(syscall.SIGCONT)
+	if got := get(t, url, ""); got != "v1" {
+		t.Errorf("answered by %s after the lease, want v1", got)
+	}
+	if st, err := r.Status(t.Context()); err != nil || st.Share != 0 || st.LeaseRemaining != 0 {
+		t.Errorf("status %+v %v", st, err)
+	}
+	if _, err := r.Apply(t.Context(), split); headgate.AsError(err).Code != rollout.CodeLeaseLapsed {
+		t.Errorf("late renewal: %v, want LEASE_LAPSED", err)
+	}
+}
+
+// TestDeadStable is that of the embedded proxy.
+func TestDeadStable(t *testing.T) {
+	t.Parallel()
+	v1, v2 := rollout.Backend{Version: "v1", URL: routertest.Dead}, version(t, "v2")
+	r, url := start(t, v1, time.Minute)
+	split := rollout.Split{Service: routertest.Service, Epoch: 1, Stable: v1, Candidate: v2, Share: 0.0001, Tenants: []string{"acme"}, TTL: time.Minute}
+	if _, err := r.Apply(t.Context(), split); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "stable to be seen dead", func() bool {
+		st, err := r.Status(t.Context())
+		return err == nil && !st.Backends[0].Healthy
+	})
+	before, err := r.Counts(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := get(t, url, "acme"); got != "v2" {
+		t.Errorf("answered %s with only the candidate alive", got)
+	}
+	if got := get(t, url, "globex"); got != "503" {
+		t.Errorf("a tenant that is not admitted is answered %s", got)
+	}
+	after, err := r.Counts(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	delta := after.Sub(before)
+	if s, c := delta.Arm(headgate.Stable), delta.Arm(headgate.Candidate); s.Requests != 2 || s.Errors != 2 || c.Requests != 0 {
+		t.Errorf("counted %d errors of %d requests for stable, %d requests for the candidate", s.Errors, s.Requests, c.Requests)
+	}
+	split.Epoch, split.Share = 2, 0
+	if _, err := r.Apply(t.Context(), split); err != nil {
+		t.Fatal(err)
+	}
+	if got := get(t, url, "acme"); got != "503" {
+		t.Errorf("answered %s after the candidate was rolled back", got)
+	}
+}
+
+func TestRoutesAreCountedApart(t *testing.T) {
+	t.Parallel()
+	v1 := version(t, "v1")
+	r, url := start(t, v1, time.Minute)
+	for _, path := range []string{"/api/v1/jobs/17?q=1", "/api/v1/jobs/18/6f2c-41aa", "/api/v1/jobs/19", "/api/v1/jobs", "/nowhere"} {
+		get(t, url+path, "acme")
+	}
+	counts, err := r.Routes(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]uint64{}
+	for _, cell := range counts.Cells {
+		got[cell.Route] = cell.Requests
+	}
+	if want := "map[GET /api/v1/jobs:1 GET /api/v1/jobs/{id}:2 GET /api/v1/jobs/{id}/{id}:1]"; fmt.Sprint(got) != want {
+		t.Errorf("counted %v, want %s", got, want)
+	}
+}
+
 func TestRestartForgetsTheShare(t *testing.T) {
 	t.Parallel()
-	version := func(v string) rollout.Backend {
-		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, v) }))
-		t.Cleanup(srv.Close)
-		return rollout.Backend{Version: v, URL: srv.URL}
-	}
-	v1, v2 := version("v1"), version("v2")
-	r, url, restart := startProcess(t, v1, time.Minute)
-	ask := func() string {
-		resp, err := http.Get(url)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = resp.Body.Close() }()
-		body, _ := io.ReadAll(resp.Body)
-		return string(body)
-	}
+	v1, v2 := version(t, "v1"), version(t, "v2")
+	r, url, p := startProcess(t, v1, time.Minute)
+	ask := func() string { return get(t, url, "") }
 	split := rollout.Split{Service: routertest.Service, Epoch: 3, Stable: v1, Candidate: v2, Share: 1, AllTenants: true, TTL: time.Minute}
 	before, err := r.Apply(t.Context(), split)
 	if err != nil {
@@ -139,7 +276,7 @@ func TestRestartForgetsTheShare(t *testing.T) {
 	if got := ask(); got != "v2" {
 		t.Errorf("answered by %s, want v2", got)
 	}
-	restart()
+	p.restart()
 	if got := ask(); got != "v1" {
 		t.Errorf("answered by %s after a restart, want v1", got)
 	}

@@ -1,12 +1,10 @@
 package proxy_test
 
 import (
-	"context"
 	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,6 +15,7 @@ import (
 
 	"github.com/headgate/headgate/rollout"
 	"github.com/headgate/headgate/traffic/proxy"
+	"github.com/headgate/headgate/traffic/routertest"
 )
 
 // BenchmarkProxy compares, in one run, the embedded proxy with a canary under
@@ -87,49 +86,10 @@ func load(b *testing.B, url string) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "req/s")
 }
 
-// BenchmarkRollback measures, under load, from the decision to roll back until
-// the candidate gets its last request. Each iteration is one rollback.
+// BenchmarkRollback is [routertest.BenchmarkRollback].
 func BenchmarkRollback(b *testing.B) {
-	var last atomic.Int64
-	stable := serve(b, "v1", says("v1"))
-	candidate := serve(b, "v2", func(w http.ResponseWriter, _ *http.Request) {
-		last.Store(time.Now().UnixNano())
-		_, _ = w.Write([]byte("v2"))
+	routertest.BenchmarkRollback(b, func(stable rollout.Backend, _ time.Duration) routertest.Setup {
+		p, url := start(b, proxy.Config{Stable: stable, StatePath: b.TempDir() + "/state.json"})
+		return routertest.Setup{Router: p, URL: url}
 	})
-	p, url := start(b, proxy.Config{Stable: stable, StatePath: b.TempDir() + "/state.json"})
-	ctx, stop := context.WithCancel(b.Context())
-	var wg sync.WaitGroup
-	for range 32 {
-		wg.Go(func() {
-			client := &fasthttp.HostClient{Addr: strings.TrimPrefix(url, "http://")}
-			defer client.CloseIdleConnections()
-			for ctx.Err() == nil {
-				if status, _, err := client.Get(nil, url); err != nil || status != http.StatusOK {
-					b.Errorf("answered %d: %v", status, err)
-					return
-				}
-			}
-		})
-	}
-	split := allToCandidate(stable, candidate)
-	var took []time.Duration
-	for b.Loop() {
-		split.Share = 1
-		apply(b, p, split)
-		split.Epoch++
-		for before := last.Load(); last.Load() == before; {
-			time.Sleep(time.Millisecond)
-		}
-		split.Share = 0
-		decided := time.Now()
-		apply(b, p, split)
-		split.Epoch++
-		time.Sleep(20 * time.Millisecond) // the stragglers, if any
-		took = append(took, max(0, time.Duration(last.Load()-decided.UnixNano())))
-	}
-	stop()
-	wg.Wait()
-	slices.Sort(took)
-	b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "p50-ms")
-	b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
 }
