@@ -2,6 +2,7 @@ package otlp
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"sync"
 	"time"
@@ -36,6 +37,7 @@ type counters struct {
 	dropped   map[string]int64
 	lastSeen  map[version]time.Time
 	redaction map[found]hits
+	unkept    bool // redaction says more than the metric store has
 }
 
 func (c *counters) start(now time.Time) {
@@ -88,6 +90,7 @@ func (c *counters) redacted(signal string, in map[telemetry.Source]int64, now ti
 			// Just before the first hit, so that the counter starts at zero.
 			h.since = now.Add(-time.Second)
 		}
+		c.unkept = c.unkept || !known || n > 0
 		h.n += n
 		c.redaction[k] = h
 	}
@@ -143,18 +146,60 @@ func (r *Receiver) report(ctx context.Context, every time.Duration) {
 			done = true
 		}
 		write, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
+		r.counters.changed()
+		err := r.keepHits(write)
 		now := r.Now()
 		for _, own := range []pmetric.Metrics{r.counters.metrics(now), r.GenAI.Export(now)} {
-			if _, err := r.Metrics.AppendMetrics(write, "", own); err != nil {
-				r.Logger.Warn("cannot store the receiver's own counters", "error", err)
-			}
+			_, e := r.Metrics.AppendMetrics(write, "", own)
+			err = errors.Join(err, e)
+		}
+		if err != nil {
+			r.Logger.Warn("cannot store the receiver's own counters", "error", err)
 		}
 		cancel()
 	}
 }
 
-// metrics renders the counters in OTLP. Redaction hits are attributed to the
-// service that sent them, so that its gates can ask for them.
+// keepHits writes the redaction counters into the metric store unless it has
+// them already. A batch is acknowledged after it, so that a gate which asks how
+// many secrets a version's logs had is not told too little by a server that was
+// killed since. Batches that wait for each other are kept by one write.
+func (r *Receiver) keepHits(ctx context.Context) error {
+	if r.Metrics == nil {
+		return nil
+	}
+	r.keeping.Lock()
+	defer r.keeping.Unlock()
+	if !r.counters.haveChanged() {
+		return nil
+	}
+	now := r.Now().Truncate(time.Millisecond)
+	if !now.After(r.kept) { // the metric store has one value a millisecond
+		time.Sleep(time.Millisecond)
+		now = r.kept.Add(time.Millisecond)
+	}
+	r.kept = now
+	if _, err := r.Metrics.AppendMetrics(ctx, "", r.counters.hits(now)); err != nil {
+		r.counters.changed()
+		return err
+	}
+	return nil
+}
+
+// changed makes the next keepHits write.
+func (c *counters) changed() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.unkept = true
+}
+
+func (c *counters) haveChanged() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.unkept
+}
+
+// metrics renders what was received and dropped in OTLP.
 func (c *counters) metrics(now time.Time) pmetric.Metrics {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -168,6 +213,16 @@ func (c *counters) metrics(now time.Time) pmetric.Metrics {
 	for key, n := range c.dropped {
 		point(dropped, n, c.since, now).PutStr("reason", key)
 	}
+	return md
+}
+
+// hits renders the redaction counters in OTLP, to be kept. They are attributed
+// to the service that sent the secrets, so that its gates can ask for them.
+func (c *counters) hits(now time.Time) pmetric.Metrics {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	md := pmetric.NewMetrics()
+	c.unkept = false
 	for k, h := range c.redaction {
 		s := resource(md, k.source)
 		a := point(sum(s, "headgate.redaction.hits", "{hit}", "Secrets removed from what a service sent"), h.n, h.since, now)

@@ -60,7 +60,8 @@ type Receiver struct {
 	// cannot drown the others; 0 is no limit.
 	ItemsPerSecond int
 	// ReportEvery is how often the receiver writes its own counters
-	// (headgate.redaction.hits, headgate.telemetry.*) into Metrics; 0 means 5 s.
+	// (headgate.telemetry.*, GenAI's) into Metrics; 0 means 5 s. Redaction hits
+	// (headgate.redaction.hits) are there before their batch is acknowledged.
 	ReportEvery time.Duration
 	Logger      *slog.Logger     // discards
 	Now         func() time.Time // the wall clock
@@ -68,6 +69,8 @@ type Receiver struct {
 	slots    chan struct{}
 	counters counters
 	rates    rates
+	keeping  sync.Mutex // one keepHits at a time
+	kept     time.Time  // of the last redaction counters; guarded by keeping
 	grpc     *grpc.Server
 	http     *http.Server
 	serving  sync.WaitGroup
@@ -213,6 +216,7 @@ func (r *Receiver) storeLogs(ctx context.Context, tenant string, ld plog.Logs) (
 	rejected, err := r.Logs.AppendLogs(ctx, tenant, ld)
 	if err == nil {
 		r.GenAI.Add(evaluations, r.Now())
+		err = r.keepHits(ctx)
 	}
 	r.counters.stored("logs", total, rejected, err)
 	return rejected, err
@@ -234,6 +238,7 @@ func (r *Receiver) storeTraces(ctx context.Context, tenant string, td ptrace.Tra
 	rejected, err := r.Traces.AppendTraces(ctx, tenant, td)
 	if err == nil {
 		r.GenAI.Add(usage, r.Now())
+		err = r.keepHits(ctx)
 	}
 	r.counters.stored("traces", total, rejected, err)
 	return rejected, err

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -282,7 +283,6 @@ func TestRedactionHitsCanBeQueried(t *testing.T) {
 	if body := b.sink.logs[0].ResourceLogs().At(0).ScopeLogs().At(0).LogRecords().At(0).Body().Str(); strings.Contains(body, "hunter") {
 		t.Errorf("stored body is %q", body)
 	}
-	b.stop(t) // writes the counters
 	for version, want := range map[string]float64{"v2": 1, "v3": 0} {
 		q := fmt.Sprintf(`sum(headgate_redaction_hits_total{service_name="bidding",service_version=%q,signal="logs"})`, version)
 		if v, ok := b.number(t, q); !ok || v != want {
@@ -292,6 +292,28 @@ func TestRedactionHitsCanBeQueried(t *testing.T) {
 	if v, ok := b.number(t, `increase(headgate_redaction_hits_total{service_version="v2"}[1m])`); !ok || v < 0.9 {
 		t.Errorf("increase = %v, %v; want the first hit to count", v, ok)
 	}
+}
+
+// A server that is killed after an acknowledgement has lost no hit of it.
+func TestRedactionHitsAreKeptBeforeTheAcknowledgement(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	var acknowledged atomic.Int64
+	var senders sync.WaitGroup
+	for range 8 {
+		senders.Go(func() {
+			for range 25 {
+				if resp, answer := b.post(t, "/v1/logs", "application/json", []byte(jsonLog)); resp.StatusCode != http.StatusOK {
+					t.Errorf("%s: %s", resp.Status, answer)
+				}
+				least := float64(acknowledged.Add(1))
+				if v, _, err := b.store.Number(t.Context(), `headgate_redaction_hits_total`, time.Now().Add(time.Second)); err != nil || v < least {
+					t.Errorf("%v hits are kept, %v; %v were acknowledged", v, err, least)
+				}
+			}
+		})
+	}
+	senders.Wait()
 }
 
 func deltaBatch() pmetric.Metrics {
