@@ -44,7 +44,7 @@ func fakeErrors(r *fakeRelease, req *http.Request) any {
 	if r.ID != "rel_bad" || req.URL.Query().Get("since_s") == "60" {
 		return out
 	}
-	out.Reason = "DB_LOCKED occurred 30 times on the candidate and never on stable; it came from POST /orders and hit tenant acme only."
+	out.Reason = "DB_LOCKED occurred 30 times on the candidate, at POST /orders, and never there on stable; it hit tenant acme only."
 	out.Changes = append(out.Changes,
 		client.ErrorChange{Code: "DB_LOCKED", TenantID: "acme", Name: "POST /orders", Count: 30, New: true, TraceID: fakeTrace},
 		client.ErrorChange{Code: "PARSE", TenantID: "acme", Name: "parse\x1b[31m", Count: 4, StableCount: 1})

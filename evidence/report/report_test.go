@@ -58,7 +58,7 @@ func rolledBack() Release {
 		Gates: gates(),
 		Rollback: &Rollback{
 			TriggerGate: headgate.GatePerformance, Reason: "The candidate fails 8 % of requests, stable 0.1 %.",
-			Explanation: "DB_LOCKED occurred 30 times on the candidate and never on stable; it came from POST /api/v1/evaluations and hit tenant acme only.",
+			Explanation: "DB_LOCKED occurred 30 times on the candidate, at POST /api/v1/evaluations, and never there on stable; it hit tenant acme only.",
 			TraceID:     "4bf92f3577b34da6a3ce929d0e0e4736", TraceURL: "https://ci.example.com/trace/4bf92f3577b34da6a3ce929d0e0e4736",
 			FirstBadAt: at(6*time.Minute + 4*time.Second), TriggeredAt: at(6*time.Minute + 40*time.Second), TrafficBackAt: at(6*time.Minute + 40*time.Second + 300*time.Millisecond),
 			CompletedAt: at(6*time.Minute + 52*time.Second), RestoredAt: at(7*time.Minute + 31*time.Second), LimitS: 1800,

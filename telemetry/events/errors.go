@@ -23,14 +23,16 @@ type ErrorQuery struct {
 const maxErrorGroups = 1_000
 
 // Errors counts the events that carry an error code, by code, tenant and
-// name, with one example trace each, the most frequent first.
+// name, with one example trace each, the most frequent first. Within a trace,
+// what failed is counted where it entered, at the outermost span, and not again
+// at the spans, log records and database events that it led to.
 func (s *Store) Errors(ctx context.Context, q ErrorQuery) ([]telemetry.ErrorGroup, error) {
 	if q.Service == "" {
 		return nil, headgate.Invalidf("a query for errors needs a service")
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	groups := make(map[telemetry.ErrorKey]*telemetry.ErrorGroup)
+	groups := make(errorGroups)
 	for _, d := range s.days {
 		if err := d.countErrors(ctx, q, groups); err != nil {
 			return nil, err
@@ -47,13 +49,13 @@ func (s *Store) Errors(ctx context.Context, q ErrorQuery) ([]telemetry.ErrorGrou
 }
 
 // A repeated batch repeats its rows, so rows that are alike count once.
-const countErrors = `
-SELECT code, tenant, name, COUNT(DISTINCT data), MIN(time), MAX(time), MAX(trace)
+const findErrors = `
+SELECT DISTINCT code, tenant, trace, name, time, data
 FROM errors
 WHERE time BETWEEN ? AND ? AND service = ? AND (? = '' OR version = ?) AND (? = '' OR tenant = ?)
-GROUP BY code, tenant, name`
+ORDER BY code, tenant, trace`
 
-func (d *day) countErrors(ctx context.Context, q ErrorQuery, into map[telemetry.ErrorKey]*telemetry.ErrorGroup) error {
+func (d *day) countErrors(ctx context.Context, q ErrorQuery, into errorGroups) error {
 	from, to := int64(math.MinInt64), int64(math.MaxInt64)
 	if !q.From.IsZero() {
 		from = q.From.UnixNano()
@@ -63,41 +65,93 @@ func (d *day) countErrors(ctx context.Context, q ErrorQuery, into map[telemetry.
 	}
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	rows, err := d.db.QueryContext(ctx, countErrors, from, to, q.Service, q.Version, q.Version, q.TenantID, q.TenantID)
+	rows, err := d.db.QueryContext(ctx, findErrors, from, to, q.Service, q.Version, q.Version, q.TenantID, q.TenantID)
 	if err != nil {
 		return fmt.Errorf("count errors in %s: %w", d.path, err)
 	}
 	defer rows.Close()
+	var of occurrence
 	for rows.Next() {
-		var g telemetry.ErrorGroup
-		var first, last int64
-		if err := rows.Scan(&g.Code, &g.TenantID, &g.Name, &g.Count, &first, &last, &g.TraceID); err != nil {
+		var next occurrence
+		var one sighting
+		var raw []byte
+		if err := rows.Scan(&next.code, &next.tenant, &next.trace, &one.name, &one.time, &raw); err != nil {
 			return fmt.Errorf("count errors in %s: %w", d.path, err)
 		}
-		g.First, g.Last = time.Unix(0, first).UTC(), time.Unix(0, last).UTC()
-		if known, ok := into[g.ErrorKey]; ok {
-			known.Count += g.Count
-			known.First, known.Last = minTime(known.First, g.First), maxTime(known.Last, g.Last)
-			continue
+		if one.log, err = isLog(raw); err != nil {
+			return fmt.Errorf("count errors in %s: %w", d.path, err)
 		}
-		into[g.ErrorKey] = &g
+		if next.trace == "" || next.code != of.code || next.tenant != of.tenant || next.trace != of.trace {
+			into.count(of)
+			of = next
+		}
+		of.seen = append(of.seen, one)
 	}
 	if err := rows.Err(); err != nil {
 		return fmt.Errorf("count errors in %s: %w", d.path, err)
 	}
+	into.count(of)
 	return nil
 }
 
-func minTime(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
+// isLog reports whether a row of the errors is a log record.
+func isLog(raw []byte) (bool, error) {
+	in, err := newReader(raw)
+	if err != nil {
+		return false, err
 	}
-	return a
+	var r row
+	_, _, err = in.next(&r, func(int64, *[idFields]string) bool { return false })
+	return r.kind == kindLog, err
 }
 
-func maxTime(a, b time.Time) time.Time {
-	if b.After(a) {
-		return b
+// occurrence is one error code within one trace.
+type occurrence struct {
+	code, tenant, trace string
+	seen                []sighting
+}
+
+// sighting is a row that carries the code.
+type sighting struct {
+	log  bool
+	time int64
+	name string
+}
+
+type errorGroups map[telemetry.ErrorKey]*telemetry.ErrorGroup
+
+// count adds an occurrence under the name of its outermost span: the one that
+// began first. Where there is none, the first log record says what failed.
+func (g errorGroups) count(o occurrence) {
+	if len(o.seen) == 0 {
+		return
 	}
-	return a
+	entered := slices.MinFunc(o.seen, func(a, b sighting) int {
+		if a.log != b.log {
+			if b.log {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Compare(a.time, b.time)
+	})
+	key := telemetry.ErrorKey{Code: o.code, TenantID: o.tenant, Name: entered.name}
+	group := g[key]
+	if group == nil {
+		group = &telemetry.ErrorGroup{ErrorKey: key, First: time.Unix(0, entered.time).UTC()}
+		g[key] = group
+	}
+	for _, s := range o.seen {
+		if s.name != entered.name || s.log != entered.log {
+			continue
+		}
+		at := time.Unix(0, s.time).UTC()
+		group.Count++
+		if at.Before(group.First) {
+			group.First = at
+		}
+		if !at.Before(group.Last) {
+			group.Last, group.TraceID = at, o.trace
+		}
+	}
 }

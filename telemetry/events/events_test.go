@@ -400,3 +400,44 @@ func TestErrorsAreCountedByVersion(t *testing.T) {
 		t.Error("a query without a service was accepted")
 	}
 }
+
+func TestAFailureIsCountedOnceWhereItEntered(t *testing.T) {
+	t.Parallel()
+	s := open(t, t.TempDir(), events.Options{})
+	failed := map[string]any{"error_code": "E1", "tenant_id": "acme"}
+	td := spans(0, 4, failed)
+	out := td.ResourceSpans().At(0).ScopeSpans().At(0).Spans()
+	for i, name := range []string{"POST /evaluations", "score", "db.insert", "db.insert"} {
+		out.At(i).SetName(name)
+		out.At(i).SetStartTimestamp(pcommon.NewTimestampFromTime(start.Add(time.Duration(i) * time.Millisecond)))
+	}
+	ld := plog.NewLogs()
+	rl := ld.ResourceLogs().AppendEmpty()
+	resource(rl.Resource(), "v1")
+	records := rl.ScopeLogs().AppendEmpty().LogRecords()
+	for i, of := range []pcommon.TraceID{trace(0), trace(0), trace(1), {}, {}} {
+		r := records.AppendEmpty()
+		r.SetTraceID(of)
+		r.SetTimestamp(pcommon.NewTimestampFromTime(start.Add(-time.Duration(i) * time.Second)))
+		r.Body().SetStr([]string{"request failed", "request_failed", "job failed", "no trace", "no trace"}[i])
+		if err := r.Attributes().FromRaw(failed); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.AppendLogs(t.Context(), "", ld); err != nil {
+		t.Fatal(err)
+	}
+	mustTraces(t, s, "", td)
+	got, err := s.Errors(t.Context(), events.ErrorQuery{Service: "bidding", Version: "v1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var counted []string
+	for _, g := range got {
+		counted = append(counted, fmt.Sprint(g.Name, " ", g.Count, " ", g.TraceID))
+	}
+	want := []string{"no trace 2 ", "POST /evaluations 1 " + trace(0).String(), "job failed 1 " + trace(1).String()}
+	if diff := cmp.Diff(want, counted); diff != "" {
+		t.Error(diff)
+	}
+}

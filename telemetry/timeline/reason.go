@@ -59,34 +59,40 @@ func Reason(changes []Change) string {
 	if len(changes) == 0 {
 		return ""
 	}
-	top := whereItEntered(changes)
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s occurred %d times on the candidate", top.Code, top.Count)
-	if top.New {
-		b.WriteString(" and never on stable")
-	} else {
-		fmt.Fprintf(&b, ", %.1f times as often per request as on stable", float64(top.Count)/top.StableCount)
-	}
-	fmt.Fprintf(&b, "; it came from %s", printable(top.Name))
-	tenants := make(map[string]int64)
+	top, all, others := changes[0], changes[0], []string(nil)
+	places, tenants := make(map[string]bool), make(map[string]bool)
+	all.Count, all.StableCount = 0, 0
 	for _, c := range changes {
-		if c.Code == top.Code && c.TenantID != "" {
-			tenants[c.TenantID] += c.Count
-		}
-	}
-	switch {
-	case len(tenants) == 1:
-		fmt.Fprintf(&b, " and hit tenant %s only", top.TenantID)
-	case len(tenants) > 1:
-		fmt.Fprintf(&b, " and hit %d tenants", len(tenants))
-	}
-	b.WriteString(".")
-	var others []string
-	for _, c := range changes[1:] {
-		if c.Code != top.Code && !slices.Contains(others, c.Code) {
+		switch {
+		case c.Code == top.Code:
+			all.Count, all.StableCount, all.New = all.Count+c.Count, all.StableCount+c.StableCount, all.New && c.New
+			places[c.Name] = true
+			if c.TenantID != "" {
+				tenants[c.TenantID] = true
+			}
+		case !slices.Contains(others, c.Code):
 			others = append(others, c.Code)
 		}
 	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s occurred %d times on the candidate, at %s", top.Code, all.Count, printable(top.Name))
+	if n := len(places) - 1; n == 1 {
+		b.WriteString(" and one other place")
+	} else if n > 1 {
+		fmt.Fprintf(&b, " and %d other places", n)
+	}
+	if all.New {
+		b.WriteString(", and never there on stable")
+	} else {
+		fmt.Fprintf(&b, ", %.1f times as often per request as there on stable", float64(all.Count)/all.StableCount)
+	}
+	switch {
+	case len(tenants) == 1:
+		fmt.Fprintf(&b, "; it hit tenant %s only", top.TenantID)
+	case len(tenants) > 1:
+		fmt.Fprintf(&b, "; it hit %d tenants", len(tenants))
+	}
+	b.WriteString(".")
 	if len(others) > 0 {
 		fmt.Fprintf(&b, " Also new or more frequent: %s.", strings.Join(others[:min(len(others), 5)], ", "))
 	}
@@ -94,17 +100,4 @@ func Reason(changes []Change) string {
 		fmt.Fprintf(&b, " Example trace: %s.", top.TraceID)
 	}
 	return b.String()
-}
-
-// whereItEntered returns, of the groups with the code that exceeds most, the one
-// that names an endpoint: the same failure is also counted at the log lines and
-// the database events that it led to.
-func whereItEntered(changes []Change) Change {
-	top := changes[0]
-	for _, c := range changes {
-		if c.Code == top.Code && strings.Contains(c.Name, " /") {
-			return c
-		}
-	}
-	return top
 }

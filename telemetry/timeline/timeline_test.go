@@ -155,7 +155,7 @@ func TestReasonNamesWhatIsWorseOnTheCandidate(t *testing.T) {
 	if len(changes) != 2 || changes[0].Code != "DB_LOCKED" || !changes[0].New || changes[1].Code != "PARSE" || changes[1].StableCount != 1 {
 		t.Fatalf("changes %+v", changes)
 	}
-	const want = "DB_LOCKED occurred 30 times on the candidate and never on stable; it came from score and hit tenant globex only. " +
+	const want = "DB_LOCKED occurred 30 times on the candidate, at score, and never there on stable; it hit tenant globex only. " +
 		"Also new or more frequent: PARSE. Example trace: trace-DB_LOCKED."
 	if got := timeline.Reason(changes); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
@@ -168,14 +168,22 @@ func TestReasonNamesWhatIsWorseOnTheCandidate(t *testing.T) {
 	}
 }
 
-func TestReasonNamesTheEndpointRatherThanItsLogLine(t *testing.T) {
+func TestReasonCountsAnErrorWhereverItCameFrom(t *testing.T) {
 	t.Parallel()
-	group := func(name string, n int64) telemetry.ErrorGroup {
-		return telemetry.ErrorGroup{ErrorKey: telemetry.ErrorKey{Code: "MIGRATION_FAILED", TenantID: "acme", Name: name}, Count: n, TraceID: "t"}
+	group := func(tenant, name string, n int64) telemetry.ErrorGroup {
+		return telemetry.ErrorGroup{ErrorKey: telemetry.ErrorKey{Code: "MIGRATION_FAILED", TenantID: tenant, Name: name}, Count: n, TraceID: "t"}
 	}
-	got := timeline.Reason(timeline.Compare([]telemetry.ErrorGroup{group("request failed", 9), group("POST /api/v1/evaluations", 8)}, nil, 10, 10))
-	const want = "MIGRATION_FAILED occurred 8 times on the candidate and never on stable; it came from POST /api/v1/evaluations and hit tenant acme only. Example trace: t."
-	if got != want {
-		t.Errorf("got  %s\nwant %s", got, want)
+	candidate := []telemetry.ErrorGroup{group("acme", "GET /report", 37), group("acme", "GET /job", 3), group("globex", "POST /evaluation", 2)}
+	for _, tt := range []struct {
+		stable []telemetry.ErrorGroup
+		want   string
+	}{
+		{nil, "MIGRATION_FAILED occurred 42 times on the candidate, at GET /report and 2 other places, and never there on stable; it hit 2 tenants. Example trace: t."},
+		{candidate[1:2], "MIGRATION_FAILED occurred 39 times on the candidate, at GET /report and one other place, and never there on stable; it hit 2 tenants. Example trace: t."},
+		{[]telemetry.ErrorGroup{group("acme", "GET /report", 1)}, "MIGRATION_FAILED occurred 42 times on the candidate, at GET /report and 2 other places, 42.0 times as often per request as there on stable; it hit 2 tenants. Example trace: t."},
+	} {
+		if got := timeline.Reason(timeline.Compare(candidate, tt.stable, 10, 10)); got != tt.want {
+			t.Errorf("got  %s\nwant %s", got, tt.want)
+		}
 	}
 }
