@@ -18,6 +18,10 @@ const (
 	maxAttrs      = 128
 	maxLinks      = 32
 	cutMark       = "…[cut]"
+
+	// attrEvent is where the name of an event among the log records is kept: the
+	// attribute that had it before OpenTelemetry gave it a field.
+	attrEvent = "event.name"
 )
 
 // batch collects the rows of one request.
@@ -131,6 +135,9 @@ func (b *batch) log(rec plog.LogRecord) {
 	}
 	r.end = 0
 	b.attributes(rec.Attributes())
+	if name := rec.EventName(); name != "" {
+		r.attrs = append(r.attrs, attr{attrEvent, cut(name, maxKeyBytes)})
+	}
 	r.ids[idTrace] = traceID(rec.TraceID())
 	r.text[textSpan] = spanID(rec.SpanID())
 	r.text[textName] = cut(rec.Body().AsString(), maxValueBytes)

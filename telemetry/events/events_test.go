@@ -167,6 +167,7 @@ func TestLogRecordComesBackWhole(t *testing.T) {
 	rec.SetTraceID(trace(3))
 	rec.SetSeverityNumber(plog.SeverityNumberError)
 	rec.Body().SetStr("解析失败")
+	rec.SetEventName("db.parse_failed")
 	rec.Attributes().PutStr("request_id", "req_9")
 	rec.Attributes().PutStr("long", strings.Repeat("x", 20<<10))
 	if r, err := s.AppendLogs(t.Context(), "acme", ld); err != nil || r.Count != 0 {
@@ -175,6 +176,9 @@ func TestLogRecordComesBackWhole(t *testing.T) {
 	got := find(t, s, telemetry.Query{RequestID: "req_9", TenantID: "acme"})
 	if len(got) != 1 || got[0].Name != "解析失败" || got[0].Status != "ERROR" || !got[0].Failed() || got[0].TraceID != trace(3).String() || !got[0].Time.Equal(now) {
 		t.Fatalf("got %+v", got)
+	}
+	if name := got[0].Attributes["event.name"]; name != "db.parse_failed" {
+		t.Errorf("the event is named %q", name)
 	}
 	if v := got[0].Attributes["long"]; len(v) > 17<<10 || !strings.HasSuffix(v, "[cut]") {
 		t.Errorf("the long value has %d bytes", len(v))
