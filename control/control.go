@@ -102,6 +102,8 @@ type Figures interface {
 	// Number is the answer of a query with at most one value; false without
 	// data.
 	Number(ctx context.Context, promql string, at time.Time) (float64, bool, error)
+	// Each hands every series of a query's answer to use.
+	Each(ctx context.Context, promql string, at time.Time, use func(labels map[string]string, v float64)) error
 }
 
 // Service is a service under control with the parts that act on it.

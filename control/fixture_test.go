@@ -150,6 +150,8 @@ sessions:
 type figures struct {
 	mu      sync.Mutex
 	missing []string
+	// series are a version's, by tenant, instance and bound.
+	series map[string]map[[3]string]float64
 }
 
 func (f *figures) Number(_ context.Context, promql string, _ time.Time) (float64, bool, error) {
@@ -162,6 +164,19 @@ func (f *figures) Number(_ context.Context, promql string, _ time.Time) (float64
 		return 0, true, nil
 	}
 	return 1, true, nil
+}
+
+func (f *figures) Each(_ context.Context, promql string, _ time.Time, use func(map[string]string, float64)) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for version, series := range f.series {
+		if strings.Contains(promql, `service_version="`+version+`"`) {
+			for labels, v := range series {
+				use(map[string]string{"tenant_id": labels[0], "instance": labels[1], "le": labels[2]}, v)
+			}
+		}
+	}
+	return nil
 }
 
 func (f *figures) lose(names ...string) {

@@ -375,8 +375,8 @@ const (
 	staleAfter = 20 * time.Second
 )
 
-// Observe looks at a canary's live telemetry: whether it still arrives, and
-// every few ticks whether the candidate breaches the performance gate.
+// Observe looks at a canary's live telemetry: whether it still arrives, what
+// the tasks of both versions cost, and every few ticks whether the candidate breaches the performance gate.
 func (p *Plane) Observe(ctx context.Context, r pipeline.Record) (pipeline.Observation, error) {
 	s, err := p.Service(r.Service)
 	if err != nil {
@@ -395,8 +395,13 @@ func (p *Plane) Observe(ctx context.Context, r pipeline.Record) (pipeline.Observ
 	if age := now.Sub(last); age > staleAfter {
 		return pipeline.Observation{Stale: fmt.Sprintf("no telemetry from %s %s for %s", r.Service, r.Version, age.Round(time.Second))}, nil
 	}
+	var obs pipeline.Observation
+	arms := map[string]headgate.Arm{r.Plan.Stable.Version: headgate.Stable, r.Version: headgate.Candidate}
+	if obs.Costs, err = p.taskCosts(ctx, s, arms); err != nil {
+		return pipeline.Observation{}, err
+	}
 	if r.State.Ticks%checkEvery != 0 || now.Sub(r.StageStartedAt) < liveWindow {
-		return pipeline.Observation{}, nil
+		return obs, nil
 	}
 	in := gate.Input{DatasetID: "canary", Metrics: map[string]any{}, Origins: map[string]gate.Origin{}}
 	scope := dictionary.Scope{Service: s.Name, Version: r.Version, Environment: s.Environments.Production, Window: liveWindow}
@@ -411,7 +416,6 @@ func (p *Plane) Observe(ctx context.Context, r pipeline.Record) (pipeline.Observ
 	if err != nil {
 		return pipeline.Observation{}, err
 	}
-	var obs pipeline.Observation
 	for _, c := range res.Checks {
 		if c.Verdict == headgate.Pass || c.Verdict == headgate.Fail {
 			obs.Checks = append(obs.Checks, canary.Check{Gate: res.Gate, MetricCode: c.Code, Breached: c.Verdict == headgate.Fail})

@@ -166,6 +166,9 @@ func (p *Plane) plan(ctx context.Context, s *Service, rel headgate.Release) (pip
 	cfg.MinDurationSeconds = tiers[0].Soak.Seconds()
 	cfg.WarmUpSeconds = min(cfg.WarmUpSeconds, cfg.MinDurationSeconds/3)
 	cfg.BrokenGraceSeconds = s.Canary.BrokenGrace.Seconds()
+	if cfg.Cost.Bound, err = p.costBound(ctx, s, state.Stable.Version); err != nil {
+		return pipeline.Plan{}, err
+	}
 	if err := cfg.Validate(); err != nil {
 		return pipeline.Plan{}, err
 	}

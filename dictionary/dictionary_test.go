@@ -161,3 +161,15 @@ func TestBadDefinitionsAreNamed(t *testing.T) {
 		t.Errorf("namespace: %v", err)
 	}
 }
+
+func TestHistogramSelectsRawSeries(t *testing.T) {
+	t.Parallel()
+	got, err := load(t, "acme").Histogram("task.cost", dictionary.Scope{Service: "shop", Version: "v1", Environment: "production"})
+	want := `{__name__=~"acme_task_cost_bucket|acme_task_cost_sum",deployment_environment_name="production",service_name="shop",service_version="v1"}`
+	if err != nil || got != want {
+		t.Errorf("%s, %v, want %s", got, err, want)
+	}
+	if _, err := load(t, "").Histogram("jobs.completed", dictionary.Scope{}); err == nil {
+		t.Error("a counter is no histogram")
+	}
+}

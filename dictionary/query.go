@@ -74,6 +74,22 @@ func (d *Dictionary) QueryBy(figure string, s Scope, by ...string) (string, erro
 	return expr.String(), nil
 }
 
+// Histogram returns the PromQL of the raw series of a histogram, named without
+// its namespace, within a scope: cumulative buckets, told apart by le, and the
+// sums, which have none.
+func (d *Dictionary) Histogram(metric string, s Scope) (string, error) {
+	for name, m := range d.families {
+		if m.Instrument == "histogram" && strings.HasSuffix(m.Name, "."+metric) {
+			sel := &parser.VectorSelector{LabelMatchers: []*labels.Matcher{
+				labels.MustNewMatcher(labels.MatchRegexp, model.MetricNameLabel, name+"_bucket|"+name+"_sum"),
+			}}
+			sel.LabelMatchers = append(sel.LabelMatchers, d.matchers(name+"_sum", s)...)
+			return sel.String(), nil
+		}
+	}
+	return "", headgate.Invalidf("the metric dictionary knows no histogram %q", metric)
+}
+
 func validLabel(s string) bool {
 	for i, c := range s {
 		letter := c == '_' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'

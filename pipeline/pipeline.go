@@ -129,6 +129,9 @@ type State struct {
 	Promotions int `json:"promotions,omitempty"`
 	// Counts are the router's cumulative counts at the last committed tick.
 	Counts rollout.Counts `json:"counts,omitzero"`
+	// Costs are the task costs counted at the last committed tick, nil before
+	// the first.
+	Costs []TaskCosts `json:"costs"`
 	// Ticks is the number of committed ticks.
 	Ticks int64 `json:"ticks,omitempty"`
 	// Canary is the judge's last decision. Its verdict decides between rolled
@@ -292,6 +295,8 @@ type Observation struct {
 	// Checks are the performance gate's metrics on the candidate's live
 	// figures.
 	Checks []canary.Check
+	// Costs are those of both arms' tasks, cumulative.
+	Costs []TaskCosts
 	// Stale, when set, says which telemetry has stopped.
 	Stale string
 }

@@ -44,6 +44,7 @@ func makeTick(r Record, now time.Time, counts rollout.Counts, obs Observation, r
 			t.Strata = append(t.Strata, *s)
 		}
 	}
+	addCosts(&t, r, obs.Costs)
 	if obs.Stale != "" && !crashed(t.Strata) {
 		t.Telemetry = canary.Stale
 	}

@@ -77,6 +77,9 @@ func (e *Engine) tick(ctx context.Context, r Record, now time.Time, want steerin
 	if t.Telemetry == canary.Fresh {
 		// What the judge did not take is counted at the next good tick.
 		c.Record.State.Counts = counts
+		if obs.Stale == "" {
+			c.Record.State.Costs = mergeCosts(r.State.Costs, obs.Costs)
+		}
 	}
 	c.Record.State.Canary = &d
 	if d.Verdict != r.State.verdict() {

@@ -58,6 +58,15 @@ func (s *Store) Instant(ctx context.Context, query string, at time.Time) ([]Samp
 	return out, err
 }
 
+// Each hands every series of an instant query's answer to use.
+func (s *Store) Each(ctx context.Context, query string, at time.Time, use func(labels map[string]string, v float64)) error {
+	samples, err := s.Instant(ctx, query, at)
+	for _, x := range samples {
+		use(x.Labels, x.Value)
+	}
+	return err
+}
+
 var errNativeHistogram = headgate.Invalidf("the query returns native histograms; reduce them with histogram_quantile or histogram_count")
 
 // instant hands the result to use, which must not keep it.
