@@ -34,3 +34,13 @@ func (s *Server) authenticateTelemetry() func(context.Context, string) (string, 
 		return who.Tenants[0], nil
 	}
 }
+
+// freshness is when metrics of a version last came from where users are, false
+// when they have not since the start.
+func (s *Server) freshness(service, version string) (time.Time, bool) {
+	svc, err := s.plane.Service(service)
+	if err != nil {
+		return time.Time{}, false
+	}
+	return s.otlp.Freshness(service, version, svc.Environments.Production)
+}

@@ -30,7 +30,6 @@ import (
 	"github.com/headgate/headgate/pipeline"
 	"github.com/headgate/headgate/store/s3"
 	"github.com/headgate/headgate/store/sqlite"
-	"github.com/headgate/headgate/telemetry"
 	"github.com/headgate/headgate/telemetry/events"
 	"github.com/headgate/headgate/telemetry/metrics"
 	"github.com/headgate/headgate/telemetry/otlp"
@@ -64,19 +63,18 @@ type Options struct {
 
 // Server is a control plane that runs.
 type Server struct {
-	o        Options
-	db       *sqlite.DB
-	metrics  *metrics.Store
-	events   *events.Store
-	arrivals *arrivals
-	alerts   *incident.Notifier
-	dict     *dictionary.Dictionary
-	vitals   *vitals.Vitals
-	otlp     *otlp.Receiver
-	plane    *control.Plane
-	engine   *pipeline.Engine
-	proxy    *proxy.Proxy
-	http     *http.Server
+	o       Options
+	db      *sqlite.DB
+	metrics *metrics.Store
+	events  *events.Store
+	alerts  *incident.Notifier
+	dict    *dictionary.Dictionary
+	vitals  *vitals.Vitals
+	otlp    *otlp.Receiver
+	plane   *control.Plane
+	engine  *pipeline.Engine
+	proxy   *proxy.Proxy
+	http    *http.Server
 
 	rulesEvery time.Duration // instead of what the dictionary says; tests hurry
 
@@ -115,9 +113,8 @@ func (s *Server) open(ctx context.Context) error {
 	if s.events, err = events.Open(filepath.Join(dir, "events"), events.Options{Logger: s.o.Logger}); err != nil {
 		return err
 	}
-	s.arrivals = &arrivals{MetricSink: s.metrics, last: map[telemetry.Source]time.Time{}}
 	s.otlp = &otlp.Receiver{
-		Metrics: s.arrivals, Logs: s.events, Traces: s.events, Logger: s.o.Logger, Authenticate: s.authenticateTelemetry(),
+		Metrics: s.metrics, Logs: s.events, Traces: s.events, Logger: s.o.Logger, Authenticate: s.authenticateTelemetry(),
 		// Gates read the receiver's own counters too, and wait for them.
 		ReportEvery: time.Second, ItemsPerSecond: tenantItems,
 	}

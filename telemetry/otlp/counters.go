@@ -17,7 +17,10 @@ import (
 // are counted under an empty source, never lost.
 const maxSources = 10_000
 
-type version struct{ service, version string }
+// version is a version of a service where it runs: a staging instance that goes
+// on sending does not speak for one of the same version that users meet and
+// that is silent.
+type version struct{ service, version, environment string }
 
 type found struct {
 	signal string
@@ -101,17 +104,17 @@ func versions(md pmetric.Metrics) []version {
 	out := make([]version, 0, 1)
 	for _, rm := range md.ResourceMetrics().All() {
 		s := telemetry.SourceOf(rm.Resource())
-		out = append(out, version{s.Service, s.Version})
+		out = append(out, version{s.Service, s.Version, s.Environment})
 	}
 	return out
 }
 
-// Freshness returns when metrics of the service's version last arrived, and
-// whether they ever did since this process started.
-func (r *Receiver) Freshness(service, v string) (time.Time, bool) {
+// Freshness returns when metrics of the service's version last arrived from an
+// environment, and whether they ever did since this process started.
+func (r *Receiver) Freshness(service, v, environment string) (time.Time, bool) {
 	r.counters.mu.Lock()
 	defer r.counters.mu.Unlock()
-	t, ok := r.counters.lastSeen[version{service, v}]
+	t, ok := r.counters.lastSeen[version{service, v, environment}]
 	return t, ok
 }
 

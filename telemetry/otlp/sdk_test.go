@@ -39,6 +39,7 @@ func TestSDKMetricsComeBackByPromQL(t *testing.T) {
 				sdkmetric.WithResource(resource.NewSchemaless(
 					attribute.String("service.name", "bidding"),
 					attribute.String("service.version", protocol),
+					attribute.String("deployment.environment.name", "staging"),
 					attribute.String("service.instance.id", "i-1"))))
 			meter := provider.Meter("test")
 			jobs, err := meter.Int64Counter("bea.jobs.completed", metric.WithUnit("{job}"))
@@ -64,11 +65,13 @@ func TestSDKMetricsComeBackByPromQL(t *testing.T) {
 			if v, ok := b.number(t, fmt.Sprintf(`histogram_quantile(0.5, sum by (le) (rate(bea_api_request_duration_seconds_bucket{service_version=%q}[1m])))`, protocol)); !ok || math.Abs(v-0.55) > 1e-9 {
 				t.Errorf("median = %v, %v; want it in the first export already", v, ok)
 			}
-			if at, ok := b.Freshness("bidding", protocol); !ok || at.Before(before) {
+			if at, ok := b.Freshness("bidding", protocol, "staging"); !ok || at.Before(before) {
 				t.Errorf("freshness = %v, %v", at, ok)
 			}
-			if _, ok := b.Freshness("bidding", "v0"); ok {
-				t.Error("a version that never sent is fresh")
+			for _, other := range [][2]string{{"v0", "staging"}, {protocol, "production"}} {
+				if _, ok := b.Freshness("bidding", other[0], other[1]); ok {
+					t.Errorf("%s in %s never sent and is fresh", other[0], other[1])
+				}
 			}
 			if err := provider.Shutdown(t.Context()); err != nil {
 				t.Error(err)
