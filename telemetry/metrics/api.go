@@ -26,8 +26,8 @@ const maxAnswers = 10_000
 // Enforce narrows a PromQL query to one tenant: every selector in it gains
 // tenant_id="tenant". What the query itself says of tenant_id can only narrow
 // further.
-func (s *Store) Enforce(query, tenant string) (string, error) {
-	expr, err := s.parser.ParseExpr(query)
+func Enforce(query, tenant string) (string, error) {
+	expr, err := promQL.ParseExpr(query)
 	if err != nil {
 		return "", headgate.Invalidf("the query cannot be evaluated: %v", err)
 	}
@@ -49,8 +49,7 @@ func tenantMatcher(tenant string) *labels.Matcher {
 // promtool can point at it. authorize returns the tenant that the request may
 // see; "" sees all.
 func (s *Store) Handler(authorize func(*http.Request) (tenant string, err error)) http.Handler {
-	mux := http.NewServeMux()
-	for path, answer := range map[string]func(*http.Request, string) (any, error){
+	return handler(authorize, map[string]answer{
 		"query":               s.apiQuery,
 		"query_range":         s.apiQueryRange,
 		"series":              s.apiSeries,
@@ -59,7 +58,15 @@ func (s *Store) Handler(authorize func(*http.Request) (tenant string, err error)
 		"metadata":            s.apiMetadata,
 		"rules":               s.apiRules,
 		"alerts":              s.apiAlerts,
-	} {
+	})
+}
+
+// answer is the data for a request as far as the tenant may see it.
+type answer func(r *http.Request, tenant string) (data any, err error)
+
+func handler(authorize func(*http.Request) (tenant string, err error), paths map[string]answer) http.Handler {
+	mux := http.NewServeMux()
+	for path, answer := range paths {
 		h := func(w http.ResponseWriter, r *http.Request) {
 			tenant, err := authorize(r)
 			if err != nil {
@@ -107,7 +114,7 @@ func apiError(w http.ResponseWriter, err error) {
 }
 
 // scoped returns the request's query, enforced.
-func (s *Store) scoped(r *http.Request, tenant string) (string, error) {
+func scoped(r *http.Request, tenant string) (string, error) {
 	q := r.FormValue("query")
 	if q == "" {
 		return "", headgate.Invalidf("query is required")
@@ -115,7 +122,7 @@ func (s *Store) scoped(r *http.Request, tenant string) (string, error) {
 	if tenant == "" {
 		return q, nil
 	}
-	return s.Enforce(q, tenant)
+	return Enforce(q, tenant)
 }
 
 type result struct {
@@ -147,7 +154,7 @@ type line struct {
 }
 
 func (s *Store) apiQuery(r *http.Request, tenant string) (any, error) {
-	query, err := s.scoped(r, tenant)
+	query, err := scoped(r, tenant)
 	if err != nil {
 		return nil, err
 	}
@@ -204,7 +211,7 @@ func matrix(m promql.Matrix) ([]line, error) {
 }
 
 func (s *Store) apiQueryRange(r *http.Request, tenant string) (any, error) {
-	query, err := s.scoped(r, tenant)
+	query, err := scoped(r, tenant)
 	if err != nil {
 		return nil, err
 	}
@@ -288,11 +295,23 @@ func (s *Store) selection(r *http.Request, tenant string) (selection, error) {
 	if err != nil {
 		return selection{}, err
 	}
-	var sets [][]*labels.Matcher
+	sets, err := matchers(r, tenant)
+	if err != nil {
+		return selection{}, err
+	}
+	q, err := s.db.Querier(start.UnixMilli(), end.UnixMilli())
+	if err != nil {
+		return selection{}, queryError(promql.ErrStorage{Err: err})
+	}
+	return selection{Querier: q, sets: sets}, nil
+}
+
+// matchers are the request's selectors, each narrowed to the tenant.
+func matchers(r *http.Request, tenant string) (sets [][]*labels.Matcher, err error) {
 	for _, m := range r.Form["match[]"] {
-		set, err := s.parser.ParseMetricSelector(m)
+		set, err := promQL.ParseMetricSelector(m)
 		if err != nil {
-			return selection{}, headgate.Invalidf("match[] does not parse: %v", err)
+			return nil, headgate.Invalidf("match[] does not parse: %v", err)
 		}
 		sets = append(sets, set)
 	}
@@ -304,11 +323,7 @@ func (s *Store) selection(r *http.Request, tenant string) (selection, error) {
 			sets[i] = append(sets[i], tenantMatcher(tenant))
 		}
 	}
-	q, err := s.db.Querier(start.UnixMilli(), end.UnixMilli())
-	if err != nil {
-		return selection{}, queryError(promql.ErrStorage{Err: err})
-	}
-	return selection{Querier: q, sets: sets}, nil
+	return sets, nil
 }
 
 func (s *Store) apiSeries(r *http.Request, tenant string) (any, error) {
@@ -384,12 +399,12 @@ type familyInfo struct {
 	Unit string `json:"unit"`
 }
 
-func (s *Store) apiMetadata(r *http.Request, _ string) (any, error) {
+func (in *intake) apiMetadata(r *http.Request, _ string) (any, error) {
 	want := r.FormValue("metric")
 	out := make(map[string][]familyInfo)
-	s.families.mu.RLock()
-	defer s.families.mu.RUnlock()
-	for name, m := range s.families.byName {
+	in.families.mu.RLock()
+	defer in.families.mu.RUnlock()
+	for name, m := range in.families.byName {
 		if want == "" || want == name {
 			out[name] = []familyInfo{{Type: string(m.Type), Help: m.Help, Unit: m.Unit}}
 		}
@@ -428,9 +443,9 @@ type apiGroup struct {
 }
 
 // apiRules shows a tenant the rules but only its own alerts.
-func (s *Store) apiRules(_ *http.Request, tenant string) (any, error) {
+func (e *evaluation) apiRules(_ *http.Request, tenant string) (any, error) {
 	groups := []apiGroup{}
-	for _, g := range s.ruleGroups() {
+	for _, g := range e.ruleGroups() {
 		out := apiGroup{Name: g.Name(), File: g.File(), Interval: g.Interval().Seconds(), Rules: []apiRule{}}
 		for _, r := range g.Rules() {
 			x := apiRule{
@@ -454,9 +469,9 @@ func (s *Store) apiRules(_ *http.Request, tenant string) (any, error) {
 	return map[string]any{"groups": groups}, nil
 }
 
-func (s *Store) apiAlerts(_ *http.Request, tenant string) (any, error) {
+func (e *evaluation) apiAlerts(_ *http.Request, tenant string) (any, error) {
 	out := []apiAlert{}
-	for _, g := range s.ruleGroups() {
+	for _, g := range e.ruleGroups() {
 		for _, a := range g.AlertingRules() {
 			out = append(out, activeAlerts(a, tenant)...)
 		}
@@ -464,13 +479,13 @@ func (s *Store) apiAlerts(_ *http.Request, tenant string) (any, error) {
 	return map[string]any{"alerts": out}, nil
 }
 
-func (s *Store) ruleGroups() []*rules.Group {
-	s.rules.mu.RLock()
-	defer s.rules.mu.RUnlock()
-	if s.rules.manager == nil {
+func (e *evaluation) ruleGroups() []*rules.Group {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	if e.manager == nil {
 		return nil
 	}
-	return s.rules.manager.RuleGroups()
+	return e.manager.RuleGroups()
 }
 
 func activeAlerts(rule *rules.AlertingRule, tenant string) []apiAlert {

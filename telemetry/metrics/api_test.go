@@ -139,7 +139,7 @@ func TestTenantSeesOnlyItself(t *testing.T) {
 func TestHostileTenantNameCannotWidenAQuery(t *testing.T) {
 	t.Parallel()
 	s := twoTenants(t, time.Now())
-	q, err := s.Enforce(`sum(x_total)`, `acme"} or x_total{tenant_id="globex`)
+	q, err := metrics.Enforce(`sum(x_total)`, `acme"} or x_total{tenant_id="globex`)
 	if err != nil {
 		t.Fatal(err)
 	}

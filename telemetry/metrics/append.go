@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 	"unicode/utf8"
@@ -24,7 +25,8 @@ import (
 
 const (
 	maxAhead      = 10 * time.Minute
-	maxStartAge   = time.Hour // a start beyond it would only stretch the head
+	maxStartAge   = time.Hour              // a start beyond it would only stretch the head
+	twoExports    = 500 * time.Millisecond // parts of one export lie closer together
 	maxNameBytes  = 200
 	maxValueBytes = 1024
 )
@@ -36,17 +38,40 @@ var promoted = prometheusremotewrite.NewPromoteResourceAttributes(config.OTLPCon
 	},
 })
 
+// intake turns OTLP into samples. What it remembers of who sends is shared by
+// all batches.
+type intake struct {
+	previous exports
+	families families
+	now      func() time.Time
+	// from is when the intake began to know which series there are, in
+	// milliseconds; zero when it knows those from before too.
+	from int64
+}
+
+// converters translate one batch each at a time.
+var converters = sync.Pool{New: func() any { return prometheusremotewrite.NewPrometheusConverter(nil) }}
+
 // AppendMetrics stores a batch; see [telemetry.MetricSink]. Delta temporality,
 // points that are too old or too far ahead, points of another tenant and
 // series beyond the tenant's limit are refused by count. md may be modified.
 func (s *Store) AppendMetrics(ctx context.Context, tenant string, md pmetric.Metrics) (telemetry.Rejected, error) {
+	rejected, err := s.append(ctx, s.db.AppenderV2(ctx), tenant, md)
+	if err != nil {
+		return telemetry.Rejected{}, commitError(err)
+	}
+	return rejected, nil
+}
+
+// append writes a batch through one transaction of inner. An error means that
+// nothing of it was stored.
+func (in *intake) append(ctx context.Context, inner storage.AppenderV2, tenant string, md pmetric.Metrics) (telemetry.Rejected, error) {
 	rejected := refuseUnsupported(md)
-	inner := s.db.AppenderV2(ctx)
 	app := &appender{
 		AppenderV2: inner,
-		store:      s,
+		intake:     in,
 		tenant:     tenant,
-		maxTime:    s.now().Add(maxAhead).UnixMilli(),
+		maxTime:    in.now().Add(maxAhead).UnixMilli(),
 		exported:   make(map[exporter]int64),
 	}
 	app.refs, _ = inner.(storage.GetRef)
@@ -60,12 +85,12 @@ func (s *Store) AppendMetrics(ctx context.Context, tenant string, md pmetric.Met
 	if tenant != "" {
 		settings.ExternalLabels = map[string]string{telemetry.AttrTenant: tenant}
 	}
-	converter := s.converters.Get().(*prometheusremotewrite.PrometheusConverter)
+	converter := converters.Get().(*prometheusremotewrite.PrometheusConverter)
 	converter.Reset(app)
 	_, err := converter.FromMetrics(ctx, md, settings)
 	defer func() {
 		converter.Reset(nil)
-		s.converters.Put(converter)
+		converters.Put(converter)
 	}()
 	if ctx.Err() != nil {
 		return telemetry.Rejected{}, errors.Join(ctx.Err(), inner.Rollback())
@@ -74,10 +99,13 @@ func (s *Store) AppendMetrics(ctx context.Context, tenant string, md pmetric.Met
 		app.reject(1, "the metric cannot be translated to Prometheus: "+err.Error())
 	}
 	if err := inner.Commit(); err != nil {
-		return telemetry.Rejected{}, commitError(err)
+		return telemetry.Rejected{}, err
 	}
-	s.previous.record(app.exported)
+	in.previous.record(app.exported)
 	rejected.Add(app.rejected)
+	if w, ok := inner.(*writing); ok {
+		rejected.Add(w.rejected)
+	}
 	return rejected, nil
 }
 
@@ -138,7 +166,7 @@ func unsupported(m pmetric.Metric) (points int, reason string) {
 type appender struct {
 	storage.AppenderV2
 	refs     storage.GetRef
-	store    *Store
+	intake   *intake
 	tenant   string
 	maxTime  int64
 	exported map[exporter]int64
@@ -152,12 +180,7 @@ func (a *appender) reject(n int64, reason string) {
 // Append implements storage.AppenderV2. It never fails: a refusal is counted
 // instead.
 func (a *appender) Append(_ storage.SeriesRef, ls labels.Labels, st, t int64, v float64, h *histogram.Histogram, fh *histogram.FloatHistogram, opts storage.AOptions) (storage.SeriesRef, error) {
-	// A classic histogram or summary is many samples but one OTLP point, which
-	// is counted at its _count series.
-	var points int64
-	if h != nil || fh != nil || !classic(opts.Metadata.Type) || strings.HasSuffix(ls.Get(model.MetricNameLabel), "_count") {
-		points = 1
-	}
+	points := pointsOf(ls, h != nil || fh != nil, opts)
 	if a.tenant != "" && ls.Get(telemetry.AttrTenant) != a.tenant {
 		a.reject(points, "a point carries the tenant_id of another tenant than the credential's")
 		return 0, nil
@@ -183,8 +206,17 @@ func (a *appender) Append(_ storage.SeriesRef, ls labels.Labels, st, t int64, v 
 		a.reject(points, refusal(err))
 		return 0, nil
 	}
-	a.store.families.record(opts.MetricFamilyName, opts.Metadata)
+	a.intake.families.record(opts.MetricFamilyName, opts.Metadata)
 	return ref, nil
+}
+
+// pointsOf is how many OTLP points a sample stands for: a classic histogram or
+// summary is many samples but one point, which is counted at its _count series.
+func pointsOf(ls labels.Labels, native bool, opts storage.AOptions) int64 {
+	if native || !classic(opts.Metadata.Type) || strings.HasSuffix(ls.Get(model.MetricNameLabel), "_count") {
+		return 1
+	}
+	return 0
 }
 
 func classic(t model.MetricType) bool {
@@ -200,7 +232,7 @@ func (a *appender) startAtZero(ls labels.Labels, st, t int64, v float64, native 
 	if native || !counter || value.IsStaleNaN(v) || ls.Has("quantile") {
 		return
 	}
-	zero := max(st, a.store.previous.last(exporterOf(ls)))
+	zero := a.intake.begin(exporterOf(ls), st)
 	if zero == 0 {
 		return
 	}
@@ -209,6 +241,21 @@ func (a *appender) startAtZero(ls labels.Labels, st, t int64, v float64, native 
 		// Best effort: the point itself decides whether the series is accepted.
 		_, _ = a.AppenderV2.Append(0, ls, 0, zero, 0, nil, nil, opts)
 	}
+}
+
+// begin is when a series that is seen for the first time began, 0 when that
+// cannot be told: what was created before the intake knew the series, by an
+// exporter of which it has not seen two exports without the series, may be an
+// old one.
+func (in *intake) begin(x exporter, created int64) int64 {
+	first, latest := in.previous.of(x)
+	if created < in.from {
+		created = 0
+	}
+	if in.from > 0 && latest-first < twoExports.Milliseconds() {
+		latest = 0
+	}
+	return max(created, latest)
 }
 
 func (a *appender) note(ls labels.Labels, t int64) {

@@ -12,17 +12,21 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"sync"
 	"time"
 
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
-	"github.com/prometheus/prometheus/storage/remote/otlptranslator/prometheusremotewrite"
 	"github.com/prometheus/prometheus/tsdb"
 	"github.com/prometheus/prometheus/util/compression"
 
 	"github.com/headgate/headgate"
 )
+
+// defaultTenantSeries bounds the active series of one tenant.
+const defaultTenantSeries = 100_000
+
+// promQL parses queries. It has no state.
+var promQL = parser.NewParser(parser.Options{})
 
 // Options tune a [Store]. The zero value of every field means its default.
 type Options struct {
@@ -40,15 +44,11 @@ type Options struct {
 
 // Store is the metric store. It is safe for concurrent use.
 type Store struct {
-	db         *tsdb.DB
-	engine     *promql.Engine
-	parser     parser.Parser
-	converters sync.Pool
-	tenants    *cardinality
-	previous   exports
-	families   families
-	rules      ruleState
-	now        func() time.Time
+	intake
+	evaluation
+	db      *tsdb.DB
+	engine  *promql.Engine
+	tenants *cardinality
 }
 
 // Open opens or creates the store in dir and takes its lock file. Only one
@@ -64,12 +64,8 @@ func Open(dir string, o Options) (*Store, error) {
 		return nil, fmt.Errorf("create metric store: %w", err)
 	}
 	s := &Store{
-		tenants: newCardinality(cmp.Or(o.TenantSeries, 100_000)),
-		parser:  parser.NewParser(parser.Options{}),
-		now:     o.Now,
-		converters: sync.Pool{New: func() any {
-			return prometheusremotewrite.NewPrometheusConverter(nil)
-		}},
+		intake:  intake{now: o.Now},
+		tenants: newCardinality(cmp.Or(o.TenantSeries, defaultTenantSeries)),
 	}
 	opts := tsdb.DefaultOptions()
 	opts.RetentionDuration = cmp.Or(o.Retention, 15*24*time.Hour).Milliseconds()
@@ -90,7 +86,7 @@ func Open(dir string, o Options) (*Store, error) {
 		LookbackDelta:        5 * time.Minute,
 		EnableAtModifier:     true,
 		EnableNegativeOffset: true,
-		Parser:               s.parser,
+		Parser:               promQL,
 		NoStepSubqueryIntervalFn: func(int64) int64 {
 			return time.Minute.Milliseconds()
 		},

@@ -1,37 +1,149 @@
 package metrics
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
+	"log/slog"
 	"net/http"
+	"net/url"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/api"
 	promv1 "github.com/prometheus/client_golang/api/prometheus/v1"
 	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/rules"
+	"github.com/prometheus/prometheus/storage"
 
 	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/telemetry/internal/backend"
 )
 
-// Remote asks any server that speaks Prometheus's query API. It answers as
-// [Store] does.
+// Remote is a metric store in any server that speaks Prometheus's query API and
+// takes its remote write. It answers as [Store] does, and keeps no sample
+// itself.
 type Remote struct {
+	intake
+	evaluation
 	api     promv1.API
+	ask     *backend.Client
+	base    *url.URL
+	http    http.Client
+	series  written
 	timeout time.Duration
 }
 
-// NewRemote returns a client of the server at the base URL, which has
-// /api/v1/query below it. A nil transport is Go's default; authentication is
-// the transport's business. A query takes at most the timeout, 0 meaning 30 s.
-func NewRemote(url string, transport http.RoundTripper, timeout time.Duration) (*Remote, error) {
-	client, err := api.NewClient(api.Config{Address: url, RoundTripper: transport})
+// NewRemote returns a store in the server at the base URL, which has
+// /api/v1/query and /api/v1/write below it. A nil transport is Go's default;
+// authentication is the transport's business. A query or write takes at most
+// the timeout, 0 meaning 30 s.
+func NewRemote(base string, transport http.RoundTripper, timeout time.Duration) (*Remote, error) {
+	timeout = cmp.Or(timeout, 30*time.Second)
+	if transport == nil {
+		transport = http.DefaultTransport
+	}
+	ask, err := backend.New("metric server", base, transport, timeout)
 	if err != nil {
-		return nil, headgate.Errorf(headgate.CodeConfigInvalid, headgate.ClassValidation, "the metric server's address %q is not a URL: %w", url, err)
+		return nil, err
 	}
-	if timeout == 0 {
-		timeout = 30 * time.Second
+	client, err := api.NewClient(api.Config{Address: base, RoundTripper: transport})
+	if err != nil {
+		return nil, headgate.Errorf(headgate.CodeConfigInvalid, headgate.ClassValidation, "the metric server's address is not a URL: %w", err)
 	}
-	return &Remote{api: promv1.NewAPI(client), timeout: timeout}, nil
+	return &Remote{
+		intake: intake{now: time.Now, from: time.Now().UnixMilli()},
+		api:    promv1.NewAPI(client), ask: ask, base: client.URL("", nil), timeout: timeout,
+		http: http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error {
+			return http.ErrUseLastResponse // credentials go to the configured host only
+		}},
+		series: written{tenants: newCardinality(defaultTenantSeries), by: make(map[uint64]active)},
+	}, nil
+}
+
+// Close ends the evaluation of rules.
+func (r *Remote) Close() error {
+	r.stopRules()
+	r.http.CloseIdleConnections()
+	return nil
+}
+
+// RunRules is [Store.RunRules]: the rules are evaluated here, by queries to the
+// server, and what they record is written there. How long an alert has been
+// pending is not known any more after a restart.
+func (r *Remote) RunRules(text []byte, every time.Duration, logger *slog.Logger, notify func(Alert)) error {
+	return r.run(text, every, notify, rules.ManagerOptions{
+		QueryFunc: r.vector, AppendableV2: remoteAppendable{r}, Logger: logger,
+		Queryable: storage.QueryableFunc(func(int64, int64) (storage.Querier, error) { return storage.NoopQuerier(), nil }),
+	})
+}
+
+func (r *Remote) vector(ctx context.Context, query string, at time.Time) (promql.Vector, error) {
+	samples, err := r.Instant(ctx, query, at)
+	out := make(promql.Vector, 0, len(samples))
+	for _, s := range samples {
+		out = append(out, promql.Sample{Metric: labels.FromMap(s.Labels), T: s.Time.UnixMilli(), F: s.Value})
+	}
+	return out, err
+}
+
+// Handler is [Store.Handler]. Questions go on to the server, narrowed to the
+// tenant; rules and alerts are those that are evaluated here.
+func (r *Remote) Handler(authorize func(*http.Request) (tenant string, err error)) http.Handler {
+	return handler(authorize, map[string]answer{
+		"query":               r.passQuery,
+		"query_range":         r.passQuery,
+		"series":              r.passSelectors,
+		"labels":              r.passSelectors,
+		"label/{name}/values": r.passSelectors,
+		"metadata":            r.apiMetadata,
+		"rules":               r.apiRules,
+		"alerts":              r.apiAlerts,
+	})
+}
+
+func (r *Remote) passQuery(q *http.Request, tenant string) (any, error) {
+	query, err := scoped(q, tenant)
+	if err != nil {
+		return nil, err
+	}
+	return r.pass(q, url.Values{"query": {query}})
+}
+
+func (r *Remote) passSelectors(q *http.Request, tenant string) (any, error) {
+	sets, err := matchers(q, tenant)
+	if err != nil {
+		return nil, err
+	}
+	form := url.Values{"limit": {strconv.Itoa(maxAnswers)}}
+	for _, set := range sets {
+		form.Add("match[]", (&parser.VectorSelector{LabelMatchers: set}).String())
+	}
+	return r.pass(q, form)
+}
+
+// pass asks the server what was asked here, with the form's values.
+func (r *Remote) pass(q *http.Request, form url.Values) (any, error) {
+	for _, name := range []string{"time", "start", "end", "step", "timeout"} {
+		if v := q.FormValue(name); v != "" {
+			form.Set(name, v)
+		}
+	}
+	body, err := r.ask.Ask(q.Context(), q.URL.EscapedPath(), "application/json", form)
+	if err != nil {
+		return nil, err
+	}
+	var answer struct {
+		Data json.RawMessage `json:"data"`
+	}
+	if err := json.Unmarshal(body, &answer); err != nil || len(answer.Data) == 0 {
+		return nil, r.ask.Unreadable(err)
+	}
+	return answer.Data, nil
 }
 
 // Instant is [Store.Instant].

@@ -1,16 +1,8 @@
 package metrics_test
 
 import (
-	"encoding/json"
 	"errors"
-	"fmt"
-	"math/rand/v2"
-	"net"
 	"net/http"
-	"net/url"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -19,7 +11,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/headgate/headgate"
-	"github.com/headgate/headgate/internal/needs"
 	"github.com/headgate/headgate/telemetry/metrics"
 )
 
@@ -104,83 +95,3 @@ func TestRemoteWithoutServer(t *testing.T) {
 	}
 }
 
-// TestPrometheusAnswersAsTheStoreDoes runs where a Prometheus of any version
-// is installed. It gets the store's samples as blocks made by its promtool.
-func TestPrometheusAnswersAsTheStoreDoes(t *testing.T) {
-	t.Parallel()
-	prometheus, promtool := needs.Program(t, "prometheus", "prometheus"), needs.Program(t, "promtool", "prometheus")
-	now := time.UnixMilli(time.Now().UnixMilli()).UTC()
-	s := open(t, t.TempDir(), metrics.Options{})
-	mustAppend(t, s, "", remoteBatch(now))
-
-	dir := t.TempDir()
-	data, config, samples := filepath.Join(dir, "data"), filepath.Join(dir, "prometheus.yml"), filepath.Join(dir, "samples")
-	for path, text := range map[string]string{config: "global: {}\n", samples: openMetrics(t, s, now)} {
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if out, err := exec.CommandContext(t.Context(), promtool, "tsdb", "create-blocks-from", "openmetrics", samples, data).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 30000+rand.IntN(2500))) // below the ports of outgoing connections
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	l.Close()
-	cmd := exec.CommandContext(t.Context(), prometheus, "--config.file="+config, "--storage.tsdb.path="+data,
-		"--web.listen-address="+addr, "--log.level=error")
-	cmd.Stderr = os.Stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait() // the kill is the expected end
-	})
-	r, err := metrics.NewRemote("http://"+addr, nil, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		if _, ok, err := r.Number(t.Context(), "sum(x_total)", now); err == nil && ok {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("Prometheus does not answer")
-		}
-	}
-	sameAnswers(t, s, r, now)
-}
-
-// openMetrics writes every sample of a store as text.
-func openMetrics(t *testing.T, s *metrics.Store, now time.Time) string {
-	t.Helper()
-	_, body := get(t, apiServer(t, s), "operator", "query",
-		url.Values{"query": {`{__name__=~".+"}[5m]`}, "time": {now.Format(time.RFC3339Nano)}})
-	var answer struct {
-		Data struct {
-			Result []struct {
-				Metric map[string]string
-				Values [][2]any
-			}
-		}
-	}
-	if err := json.Unmarshal([]byte(body), &answer); err != nil {
-		t.Fatal(err)
-	}
-	var b strings.Builder
-	for _, series := range answer.Data.Result {
-		var labels []string
-		for k, v := range series.Metric {
-			if k != "__name__" {
-				labels = append(labels, fmt.Sprintf("%s=%q", k, v))
-			}
-		}
-		for _, v := range series.Values {
-			fmt.Fprintf(&b, "%s{%s} %s %.3f\n", series.Metric["__name__"], strings.Join(labels, ","), v[1], v[0])
-		}
-	}
-	return b.String() + "# EOF\n"
-}

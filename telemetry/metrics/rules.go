@@ -29,8 +29,8 @@ type Alert struct {
 	Resolved time.Time
 }
 
-// ruleState is the rules being evaluated, if any.
-type ruleState struct {
+// evaluation is the rules being evaluated, if any.
+type evaluation struct {
 	mu      sync.RWMutex
 	manager *rules.Manager
 	running sync.WaitGroup
@@ -49,7 +49,14 @@ const outageTolerance = time.Hour
 // An alert that was pending or firing when the store was closed or killed goes
 // on where it was, less the time in between.
 func (s *Store) RunRules(text []byte, every time.Duration, logger *slog.Logger, notify func(Alert)) error {
-	groups, errs := rulefmt.Parse(text, false, model.UTF8Validation, s.parser, logger)
+	return s.run(text, every, notify, rules.ManagerOptions{
+		QueryFunc: rules.EngineQueryFunc(s.engine, s.db), AppendableV2: s.db, Queryable: s.db, Logger: logger,
+	})
+}
+
+// run evaluates the rules with the parts that o names.
+func (e *evaluation) run(text []byte, every time.Duration, notify func(Alert), o rules.ManagerOptions) error {
+	groups, errs := rulefmt.Parse(text, false, model.UTF8Validation, promQL, o.Logger)
 	if len(errs) > 0 {
 		return headgate.Errorf(headgate.CodeConfigInvalid, headgate.ClassValidation, "the rules are not valid: %w", errors.Join(errs...))
 	}
@@ -60,48 +67,41 @@ func (s *Store) RunRules(text []byte, every time.Duration, logger *slog.Logger, 
 			g.Interval = model.Duration(every)
 		}
 		for _, r := range g.Rules {
-			expr, err := s.parser.ParseExpr(r.Expr)
+			expr, err := promQL.ParseExpr(r.Expr)
 			if err != nil {
 				return fmt.Errorf("read rule %s: %w", r.Alert, err)
 			}
 			holds[held{r.Alert, expr.String()}] = time.Duration(r.For)
 		}
 	}
-	s.rules.mu.Lock()
-	defer s.rules.mu.Unlock()
-	if s.rules.manager != nil {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.manager != nil {
 		return headgate.Invalidf("rules are running already")
 	}
-	m := rules.NewManager(&rules.ManagerOptions{
-		QueryFunc:    rules.EngineQueryFunc(s.engine, s.db),
-		AppendableV2: s.db,
-		Queryable:    s.db,
-		Context:      context.Background(), // ended by Manager.Stop
-		Logger:       logger,
-		GroupLoader:  loaded{groups, s.parser},
-		Parser:       s.parser,
-		ResendDelay:  time.Minute,
-		// No grace: what an alert watches is in the store already.
-		OutageTolerance: outageTolerance,
-		NotifyFunc: func(_ context.Context, expr string, alerts ...*rules.Alert) {
-			if notify == nil {
-				return
-			}
-			for _, a := range alerts {
-				name := a.Labels.Get(labels.AlertName)
-				notify(Alert{
-					Name: name, Labels: a.Labels.Map(), Annotations: a.Annotations.Map(), Value: a.Value,
-					// The rule's own FiredAt is of this process.
-					Fired: a.ActiveAt.Add(holds[held{name, expr}]), Resolved: a.ResolvedAt,
-				})
-			}
-		},
-	})
+	o.Context = context.Background() // ended by Manager.Stop
+	o.GroupLoader, o.Parser, o.ResendDelay = loaded{groups}, promQL, time.Minute
+	// No grace: what an alert watches is in the store already.
+	o.OutageTolerance = outageTolerance
+	o.NotifyFunc = func(_ context.Context, expr string, alerts ...*rules.Alert) {
+		if notify == nil {
+			return
+		}
+		for _, a := range alerts {
+			name := a.Labels.Get(labels.AlertName)
+			notify(Alert{
+				Name: name, Labels: a.Labels.Map(), Annotations: a.Annotations.Map(), Value: a.Value,
+				// The rule's own FiredAt is of this process.
+				Fired: a.ActiveAt.Add(holds[held{name, expr}]), Resolved: a.ResolvedAt,
+			})
+		}
+	}
+	m := rules.NewManager(&o)
 	if err := m.Update(30*time.Second, []string{"rules"}, labels.EmptyLabels(), "", nil); err != nil {
 		return fmt.Errorf("load rules: %w", err)
 	}
-	s.rules.manager = m
-	s.rules.running.Go(m.Run)
+	e.manager = m
+	e.running.Go(m.Run)
 	return nil
 }
 
@@ -109,25 +109,22 @@ func (s *Store) RunRules(text []byte, every time.Duration, logger *slog.Logger, 
 type held struct{ alert, expr string }
 
 // stopRules waits for running evaluations.
-func (s *Store) stopRules() {
-	s.rules.mu.Lock()
-	m := s.rules.manager
-	s.rules.manager = nil
-	s.rules.mu.Unlock()
+func (e *evaluation) stopRules() {
+	e.mu.Lock()
+	m := e.manager
+	e.manager = nil
+	e.mu.Unlock()
 	if m != nil {
 		m.Stop()
-		s.rules.running.Wait()
+		e.running.Wait()
 	}
 }
 
 // loaded is a rule file that has been read already.
-type loaded struct {
-	groups *rulefmt.RuleGroups
-	parser parser.Parser
-}
+type loaded struct{ groups *rulefmt.RuleGroups }
 
 func (l loaded) Load(string, bool, model.ValidationScheme) (*rulefmt.RuleGroups, []error) {
 	return l.groups, nil
 }
 
-func (l loaded) Parse(query string) (parser.Expr, error) { return l.parser.ParseExpr(query) }
+func (l loaded) Parse(query string) (parser.Expr, error) { return promQL.ParseExpr(query) }

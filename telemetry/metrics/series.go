@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/metadata"
@@ -45,13 +46,83 @@ func (c *cardinality) PostCreation(ls labels.Labels) {
 }
 
 func (c *cardinality) PostDeletion(gone map[chunks.HeadSeriesRef]labels.Labels) {
+	for _, ls := range gone {
+		c.deleted(ls.Get(telemetry.AttrTenant))
+	}
+}
+
+func (c *cardinality) deleted(tenant string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, ls := range gone {
-		tenant := ls.Get(telemetry.AttrTenant)
-		if c.series[tenant]--; c.series[tenant] <= 0 {
-			delete(c.series, tenant)
+	if c.series[tenant]--; c.series[tenant] <= 0 {
+		delete(c.series, tenant)
+	}
+}
+
+// forgetAfter is how long a series counts as active after its last sample when
+// nobody else says when it ends.
+const forgetAfter = time.Hour
+
+// written remembers which series of each tenant were written to a server of
+// somebody else's.
+type written struct {
+	tenants *cardinality
+
+	mu    sync.Mutex
+	by    map[uint64]active
+	swept time.Time
+}
+
+type active struct {
+	tenant string
+	last   time.Time
+}
+
+// knows reports whether the series with this hash is active.
+func (w *written) knows(hash uint64, now time.Time) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	a, ok := w.by[hash]
+	if ok {
+		a.last = now
+		w.by[hash] = a
+	}
+	return ok
+}
+
+// add makes a series active, unless its tenant has too many.
+func (w *written) add(hash uint64, ls labels.Labels, now time.Time) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if now.Sub(w.swept) > forgetAfter/4 {
+		w.swept = now
+		for h, a := range w.by {
+			if now.Sub(a.last) > forgetAfter {
+				w.remove(h)
+			}
 		}
+	}
+	if err := w.tenants.PreCreation(ls); err != nil {
+		return err
+	}
+	w.tenants.PostCreation(ls)
+	w.by[hash] = active{ls.Get(telemetry.AttrTenant), now}
+	return nil
+}
+
+// forget undoes additions.
+func (w *written) forget(hashes []uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, h := range hashes {
+		w.remove(h)
+	}
+}
+
+func (w *written) remove(hash uint64) {
+	if a, ok := w.by[hash]; ok {
+		w.tenants.deleted(a.tenant)
+		delete(w.by, hash)
 	}
 }
 
@@ -65,27 +136,35 @@ func exporterOf(ls labels.Labels) exporter {
 // maxExporters bounds what exports remembers.
 const maxExporters = 10_000
 
-// exports remembers the time stamp of each exporter's latest export.
+// exports remembers the time stamps of each exporter's first and latest
+// export.
 type exports struct {
-	mu     sync.Mutex
-	latest map[exporter]int64
+	mu sync.Mutex
+	by map[exporter]span
 }
 
-// last returns zero for an exporter that is not known.
-func (e *exports) last(x exporter) int64 {
+type span struct{ first, latest int64 }
+
+// of returns zeros for an exporter that is not known.
+func (e *exports) of(x exporter) (first, latest int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.latest[x]
+	return e.by[x].first, e.by[x].latest
 }
 
 func (e *exports) record(batch map[exporter]int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.latest == nil || len(e.latest)+len(batch) > maxExporters {
-		e.latest = make(map[exporter]int64, len(batch))
+	if e.by == nil || len(e.by)+len(batch) > maxExporters {
+		e.by = make(map[exporter]span, len(batch))
 	}
 	for x, t := range batch {
-		e.latest[x] = max(e.latest[x], t)
+		known, ok := e.by[x]
+		if !ok {
+			known.first = t
+		}
+		known.latest = max(known.latest, t)
+		e.by[x] = known
 	}
 }
 

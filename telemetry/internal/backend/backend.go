@@ -105,11 +105,11 @@ func (c *Client) refused(status int, body []byte) error {
 		return headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient,
 			"the %s at %s cannot answer now (status %d); try again", c.what, c.base.Host, status)
 	}
-	return headgate.Invalidf("the %s at %s refuses the query (status %d): %s", c.what, c.base.Host, status, excerpt(body))
+	return headgate.Invalidf("the %s at %s refuses the query (status %d): %s", c.what, c.base.Host, status, Excerpt(body))
 }
 
-// excerpt is what of a server's own words is shown.
-func excerpt(body []byte) string {
+// Excerpt is what of a server's own words is shown.
+func Excerpt(body []byte) string {
 	const most = 200
 	s := strings.Join(strings.Fields(strings.ToValidUTF8(string(body[:min(len(body), most)]), "")), " ")
 	if s == "" {
