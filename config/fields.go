@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -47,6 +48,15 @@ func (s *Settings) fields() []field {
 		{key: "evidence_prefix", variable: "HEADGATE_EVIDENCE_PREFIX", value: (*prefixValue)(&s.EvidencePrefix), help: "what the names of the objects begin with, such as headgate/prod"},
 		{key: "tls_cert", variable: "HEADGATE_TLS_CERT", value: (*textValue)(&s.TLSCert), help: "certificate file of the HTTP API"},
 		{key: "tls_key", variable: "HEADGATE_TLS_KEY", value: (*textValue)(&s.TLSKey), help: "key file of the HTTP API"},
+		{key: "metrics_url", variable: "HEADGATE_METRICS_URL", value: (*urlValue)(&s.Metrics.URL), help: "Prometheus-compatible server that keeps the metrics instead of the data folder", secret: true},
+		{key: "metrics_token_file", variable: "HEADGATE_METRICS_TOKEN_FILE", value: (*textValue)(&s.Metrics.TokenFile), help: "file with the bearer token for metrics_url"},
+		{key: "traces_url", variable: "HEADGATE_TRACES_URL", value: (*urlValue)(&s.Traces.URL), help: "trace server in which requests are looked for too", secret: true},
+		{key: "traces_api", variable: "HEADGATE_TRACES_API", value: &choice{&s.Traces.API, []string{"tempo", "jaeger"}}, help: "what traces_url speaks: tempo or jaeger"},
+		{key: "traces_token_file", variable: "HEADGATE_TRACES_TOKEN_FILE", value: (*textValue)(&s.Traces.TokenFile), help: "file with the bearer token for traces_url"},
+		{key: "logs_url", variable: "HEADGATE_LOGS_URL", value: (*urlValue)(&s.Logs.URL), help: "log server in which requests are looked for too", secret: true},
+		{key: "logs_api", variable: "HEADGATE_LOGS_API", value: &choice{&s.Logs.API, []string{"loki", "victorialogs"}}, help: "what logs_url speaks: loki or victorialogs"},
+		{key: "logs_token_file", variable: "HEADGATE_LOGS_TOKEN_FILE", value: (*textValue)(&s.Logs.TokenFile), help: "file with the bearer token for logs_url"},
+		{key: "prices", variable: "HEADGATE_PRICES", value: (*textValue)(&s.Prices), help: "price table that turns the tokens of model calls into cost"},
 		{key: "url", variable: "HEADGATE_URL", value: (*urlValue)(&s.URL), help: "address of the server that the client asks"},
 		{key: "token_file", variable: "HEADGATE_TOKEN_FILE", value: (*textValue)(&s.TokenFile), help: "file that holds the client's token"},
 	}
@@ -151,6 +161,21 @@ func (v *urlValue) Set(s string) error {
 		return errors.New("is not an http or https address, for example http://127.0.0.1:4318")
 	}
 	*v = urlValue(s)
+	return nil
+}
+
+// choice takes one of a few words.
+type choice struct {
+	value *string
+	words []string
+}
+
+func (c *choice) String() string { return *c.value }
+func (c *choice) Set(s string) error {
+	if !slices.Contains(c.words, s) {
+		return fmt.Errorf("%q is not known; use %s", s, strings.Join(c.words, " or "))
+	}
+	*c.value = s
 	return nil
 }
 

@@ -45,11 +45,28 @@ type Settings struct {
 	TLSCert          string
 	TLSKey           string
 
+	// Metrics, Traces and Logs are servers of somebody else's; without a URL
+	// there is none. Metrics are kept there instead of in the data folder,
+	// traces and logs are looked for there too.
+	Metrics, Traces, Logs Backend
+	// Prices is the file of the price table of model calls.
+	Prices string
+
 	// URL and TokenFile are how the client finds and persuades the server.
 	URL       string
 	TokenFile string
 
 	origins map[string]string
+}
+
+// Backend is a server of somebody else's.
+type Backend struct {
+	// URL may contain a secret.
+	URL string
+	// API is what it speaks, for traces "tempo" or "jaeger", for logs "loki" or
+	// "victorialogs".
+	API       string
+	TokenFile string
 }
 
 // DefaultSettings returns the settings of a process that was told nothing.
@@ -68,6 +85,8 @@ func DefaultSettings() Settings {
 		EvidenceMode:       EvidenceVerified,
 		EvidenceEndpoint:   "https://s3.amazonaws.com",
 		EvidenceRegion:     "us-east-1",
+		Traces:             Backend{API: "tempo"},
+		Logs:               Backend{API: "loki"},
 		URL:                "http://127.0.0.1:8080",
 	}
 }
@@ -194,6 +213,14 @@ func (s *Settings) set(f field, v, origin string, where Problem, found *problems
 
 // check looks at what only makes sense together.
 func (s *Settings) check(found *problems) {
+	for i, b := range []Backend{s.Metrics, s.Traces, s.Logs} {
+		if b.TokenFile != "" && b.URL == "" {
+			name := []string{"metrics", "traces", "logs"}[i]
+			found.add(Problem{
+				Field: "HEADGATE_" + strings.ToUpper(name) + "_URL", Message: "is needed because " + name + "_token_file is set",
+			})
+		}
+	}
 	if (s.TLSCert == "") == (s.TLSKey == "") {
 		return
 	}

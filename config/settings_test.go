@@ -35,6 +35,7 @@ func TestContractDefaults(t *testing.T) {
 		DataDir: "headgate-data", Listen: "127.0.0.1:8080", OTLPGRPC: "127.0.0.1:4317", OTLPHTTP: "127.0.0.1:4318",
 		ProxyListen: "127.0.0.1:8081", EvidenceMode: config.EvidenceVerified, URL: "http://127.0.0.1:8080",
 		EvidenceEndpoint: "https://s3.amazonaws.com", EvidenceRegion: "us-east-1",
+		Traces: config.Backend{API: "tempo"}, Logs: config.Backend{API: "loki"},
 	}
 	if diff := cmp.Diff(want, s, cmpopts.IgnoreUnexported(config.Settings{})); diff != "" {
 		t.Error(diff)

@@ -30,8 +30,8 @@ import (
 	"github.com/headgate/headgate/pipeline"
 	"github.com/headgate/headgate/store/s3"
 	"github.com/headgate/headgate/store/sqlite"
+	"github.com/headgate/headgate/telemetry"
 	"github.com/headgate/headgate/telemetry/events"
-	"github.com/headgate/headgate/telemetry/metrics"
 	"github.com/headgate/headgate/telemetry/otlp"
 	"github.com/headgate/headgate/traffic/proxy"
 	"github.com/headgate/headgate/vitals"
@@ -65,7 +65,8 @@ type Options struct {
 type Server struct {
 	o       Options
 	db      *sqlite.DB
-	metrics *metrics.Store
+	metrics metricStore
+	finders telemetry.Finders
 	events  *events.Store
 	alerts  *incident.Notifier
 	dict    *dictionary.Dictionary
@@ -107,21 +108,28 @@ func (s *Server) open(ctx context.Context) error {
 	if s.db, err = sqlite.Open(ctx, dir); err != nil {
 		return err
 	}
-	if s.metrics, err = metrics.Open(filepath.Join(dir, "metrics"), metrics.Options{Logger: s.o.Logger}); err != nil {
+	if err = s.openMetrics(); err != nil {
 		return err
 	}
 	if s.events, err = events.Open(filepath.Join(dir, "events"), events.Options{Logger: s.o.Logger}); err != nil {
 		return err
 	}
-	s.otlp = &otlp.Receiver{
-		Metrics: s.metrics, Logs: s.events, Traces: s.events, Logger: s.o.Logger, Authenticate: s.authenticateTelemetry(),
-		// Gates read the receiver's own counters too, and wait for them.
-		ReportEvery: time.Second, ItemsPerSecond: tenantItems,
-	}
-	if s.alerts, err = incident.New(incident.Config{Webhook: s.o.Settings.AlertWebhook, Logger: s.o.Logger}); err != nil {
+	if s.finders, err = s.openFinders(); err != nil {
 		return err
 	}
 	if s.dict, err = dictionary.Load(s.o.Settings.MetricsNamespace); err != nil {
+		return err
+	}
+	tokens, err := s.tokenCounter()
+	if err != nil {
+		return err
+	}
+	s.otlp = &otlp.Receiver{
+		Metrics: s.metrics, Logs: s.events, Traces: s.events, Logger: s.o.Logger, Authenticate: s.authenticateTelemetry(),
+		// Gates read the receiver's own counters too, and wait for them.
+		ReportEvery: time.Second, ItemsPerSecond: tenantItems, GenAI: tokens,
+	}
+	if s.alerts, err = incident.New(incident.Config{Webhook: s.o.Settings.AlertWebhook, Logger: s.o.Logger}); err != nil {
 		return err
 	}
 	if s.vitals, err = s.newVitals(ctx); err != nil {
@@ -181,7 +189,7 @@ func (s *Server) newPlane(ctx context.Context, dir string) (*control.Plane, erro
 	}
 	return control.New(control.Options{
 		Settings: s.o.Settings, Store: s.db, Log: evidence.NewLog(s.db.EvidenceLog(), keys), Blobs: blobs, Rules: rules,
-		Dictionary: s.dict, Figures: s.metrics, Stories: stories{s.events}, Freshness: s.freshness, Notify: s.notify,
+		Dictionary: s.dict, Figures: s.metrics, Stories: stories{s.finders, s.events}, Freshness: s.freshness, Notify: s.notify,
 		Version: s.o.Version, Logger: s.o.Logger,
 	}), nil
 }

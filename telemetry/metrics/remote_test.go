@@ -94,4 +94,3 @@ func TestRemoteWithoutServer(t *testing.T) {
 		t.Error("a bad address was accepted")
 	}
 }
-

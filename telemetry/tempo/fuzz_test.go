@@ -14,7 +14,7 @@ func FuzzJaegerAnswer(f *testing.F) {
 	f.Add(text)
 	f.Add([]byte(`{"data":[{"spans":[{"traceID":"","startTime":9223372036854775807,"duration":-1,"logs":[{}],"references":[{}]}]}]}`))
 	f.Add([]byte(`{"data":null}`))
-	j, err := NewJaeger("http://127.0.0.1", []string{"bidding"}, nil, 0)
+	j, err := NewJaeger("http://127.0.0.1", nil, 0)
 	if err != nil {
 		f.Fatal(err)
 	}

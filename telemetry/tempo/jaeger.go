@@ -6,9 +6,12 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/headgate/headgate"
 	"github.com/headgate/headgate/telemetry"
@@ -17,30 +20,31 @@ import (
 
 // Jaeger asks any server with Jaeger's HTTP query API.
 type Jaeger struct {
-	client   *backend.Client
-	services []string
-	now      func() time.Time
+	client *backend.Client
+	now    func() time.Time
 }
 
+const (
+	// maxServices bounds the services that one query searches, and atOnce how
+	// many of them at the same time.
+	maxServices = 100
+	atOnce      = 8
+)
+
 // NewJaeger returns a finder on the query API at the base URL, which has
-// /api/traces below it. Jaeger searches within one service at a time: services
-// are those to search for what is not asked for by its trace id. The rest is
-// as for [New].
-func NewJaeger(base string, services []string, transport http.RoundTripper, timeout time.Duration) (*Jaeger, error) {
-	if len(services) == 0 {
-		return nil, headgate.Errorf(headgate.CodeConfigInvalid, headgate.ClassValidation,
-			"name the services to search in Jaeger; its API cannot search all of them")
-	}
+// /api/traces below it. The rest is as for [New].
+func NewJaeger(base string, transport http.RoundTripper, timeout time.Duration) (*Jaeger, error) {
 	c, err := backend.New("trace server", base, transport, timeout)
 	if err != nil {
 		return nil, err
 	}
-	return &Jaeger{client: c, services: services, now: time.Now}, nil
+	return &Jaeger{client: c, now: time.Now}, nil
 }
 
 // Find implements [telemetry.Finder]. By another identifier than the trace id
-// it searches each service, 24 hours back unless the query says otherwise, for
-// at most 20 traces.
+// it searches 24 hours back unless the query says otherwise, for at most 20
+// traces of each service. Jaeger searches within one service at a time; a
+// query that names none searches all of them, at most 100.
 func (j *Jaeger) Find(ctx context.Context, q telemetry.Query) ([]telemetry.Event, error) {
 	limit, err := q.Check()
 	if err != nil {
@@ -54,38 +58,68 @@ func (j *Jaeger) Find(ctx context.Context, q telemetry.Query) ([]telemetry.Event
 		events, err := j.read(body)
 		return telemetry.Newest(appendMatching(nil, events, q), limit), err
 	}
+	services := []string{q.Service}
+	if q.Service == "" {
+		if services, err = j.services(ctx); err != nil {
+			return nil, err
+		}
+	}
+	found := make([][]telemetry.Event, len(services))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(atOnce)
+	for i, service := range services {
+		group.Go(func() (err error) {
+			found[i], err = j.search(ctx, service, q)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	var out []telemetry.Event
+	seen := make(map[string]bool) // a trace through several services is answered for each
+	for _, e := range slices.Concat(found...) {
+		id := strings.Join([]string{string(e.Kind), e.TraceID, e.SpanID, e.Name, e.Time.String()}, "\x00")
+		if !seen[id] {
+			seen[id] = true
+			out = append(out, e)
+		}
+	}
+	return telemetry.Newest(out, limit), nil
+}
+
+func (j *Jaeger) services(ctx context.Context) ([]string, error) {
+	body, err := j.client.Ask(ctx, "/api/services", "application/json", nil)
+	if err != nil {
+		return nil, err
+	}
+	var answer struct {
+		Data []string `json:"data"`
+	}
+	if err := json.Unmarshal(body, &answer); err != nil {
+		return nil, j.client.Unreadable(err)
+	}
+	if n := len(answer.Data); n > maxServices {
+		return nil, headgate.Invalidf("the trace server knows %d services and searches one at a time; look for the trace id instead", n)
+	}
+	return answer.Data, nil
+}
+
+func (j *Jaeger) search(ctx context.Context, service string, q telemetry.Query) ([]telemetry.Event, error) {
 	tags, err := tagsOf(q)
 	if err != nil {
 		return nil, err
 	}
-	services := j.services
-	if q.Service != "" {
-		services = []string{q.Service}
-	}
 	from, to := period(q, j.now())
-	var out []telemetry.Event
-	seen := make(map[string]bool) // a trace through several services is answered for each
-	for _, service := range services {
-		body, err := j.client.Ask(ctx, "/api/traces", "application/json", url.Values{
-			"service": {service}, "tags": {tags}, "limit": {strconv.Itoa(maxTraces)},
-			"start": {strconv.FormatInt(from.UnixMicro(), 10)}, "end": {strconv.FormatInt(to.UnixMicro(), 10)},
-		})
-		if err != nil {
-			return nil, err
-		}
-		found, err := j.read(body)
-		if err != nil {
-			return nil, err
-		}
-		for _, e := range appendMatching(nil, found, q) {
-			id := strings.Join([]string{string(e.Kind), e.TraceID, e.SpanID, e.Name, e.Time.String()}, "\x00")
-			if !seen[id] {
-				seen[id] = true
-				out = append(out, e)
-			}
-		}
+	body, err := j.client.Ask(ctx, "/api/traces", "application/json", url.Values{
+		"service": {service}, "tags": {tags}, "limit": {strconv.Itoa(maxTraces)},
+		"start": {strconv.FormatInt(from.UnixMicro(), 10)}, "end": {strconv.FormatInt(to.UnixMicro(), 10)},
+	})
+	if err != nil {
+		return nil, err
 	}
-	return telemetry.Newest(out, limit), nil
+	events, err := j.read(body)
+	return appendMatching(nil, events, q), err
 }
 
 // tagsOf writes what Jaeger is to look for; it matches tags of spans and of

@@ -99,7 +99,7 @@ func tempoServer(t *testing.T) *server {
 func jaegerServer(t *testing.T) *server {
 	t.Helper()
 	body := read(t, "jaeger-traces.json")
-	return serve(t, map[string][]byte{"/jaeger/api/traces": body, "/jaeger/api/traces/" + traceID: body})
+	return serve(t, map[string][]byte{"/jaeger/api/services": []byte(`{"data":["bidding","gateway"]}`), "/jaeger/api/traces": body, "/jaeger/api/traces/" + traceID: body})
 }
 
 func at(ms int) time.Time {
@@ -128,7 +128,7 @@ func finders(t *testing.T) map[string]telemetry.Finder {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := tempo.NewJaeger(jaegerServer(t).url+"/jaeger/", []string{"bidding", "gateway"}, nil, 0)
+	b, err := tempo.NewJaeger(jaegerServer(t).url+"/jaeger/", nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,11 +204,11 @@ func TestWhatTempoIsAsked(t *testing.T) {
 func TestWhatJaegerIsAsked(t *testing.T) {
 	t.Parallel()
 	s := jaegerServer(t)
-	f, err := tempo.NewJaeger(s.url+"/jaeger", []string{"bidding"}, nil, 0)
+	f, err := tempo.NewJaeger(s.url+"/jaeger", nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.Find(t.Context(), telemetry.Query{JobID: `j"1`, TenantID: "acme", From: at(0), To: at(1000)}); err != nil {
+	if _, err := f.Find(t.Context(), telemetry.Query{JobID: `j"1`, TenantID: "acme", Service: "bidding", From: at(0), To: at(1000)}); err != nil {
 		t.Fatal(err)
 	}
 	want := url.Values{
@@ -218,20 +218,17 @@ func TestWhatJaegerIsAsked(t *testing.T) {
 	if diff := cmp.Diff(want, s.asked("/jaeger/api/traces")); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if _, err := tempo.NewJaeger(s.url, nil, nil, 0); err == nil || !strings.Contains(err.Error(), "name the services") {
-		t.Errorf("without services: %v", err)
-	}
 }
 
 func TestAnswersInAnotherFormat(t *testing.T) {
 	t.Parallel()
 	page := []byte("<html>a login page</html>")
-	s := serve(t, map[string][]byte{"/api/search": page, "/api/traces": page, "/api/traces/" + traceID: page})
+	s := serve(t, map[string][]byte{"/api/search": page, "/api/services": page, "/api/traces": page, "/api/traces/" + traceID: page})
 	a, err := tempo.New(s.url, nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := tempo.NewJaeger(s.url, []string{"bidding"}, nil, 0)
+	b, err := tempo.NewJaeger(s.url, nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

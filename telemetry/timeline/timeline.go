@@ -94,7 +94,8 @@ type build struct {
 }
 
 func (b *build) add(e telemetry.Event) {
-	id := fmt.Sprint(e.Kind, e.TraceID, e.SpanID, e.Time.UnixNano(), e.Name)
+	// Backends keep microseconds or nanoseconds of the same event.
+	id := fmt.Sprint(e.Kind, e.TraceID, e.SpanID, e.Time.UnixMicro(), e.Name)
 	if b.seen[id] {
 		return
 	}
