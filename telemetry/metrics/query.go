@@ -61,10 +61,14 @@ func (s *Store) Instant(ctx context.Context, query string, at time.Time) ([]Samp
 // Each hands every series of an instant query's answer to use.
 func (s *Store) Each(ctx context.Context, query string, at time.Time, use func(labels map[string]string, v float64)) error {
 	samples, err := s.Instant(ctx, query, at)
+	each(samples, use)
+	return err
+}
+
+func each(samples []Sample, use func(labels map[string]string, v float64)) {
 	for _, x := range samples {
 		use(x.Labels, x.Value)
 	}
-	return err
 }
 
 var errNativeHistogram = headgate.Invalidf("the query returns native histograms; reduce them with histogram_quantile or histogram_count")

@@ -170,6 +170,13 @@ func (r *Remote) Instant(ctx context.Context, query string, at time.Time) ([]Sam
 	return nil, headgate.Invalidf("the query returns a %s; an instant query must return numbers", value.Type())
 }
 
+// Each is [Store.Each].
+func (r *Remote) Each(ctx context.Context, query string, at time.Time, use func(labels map[string]string, v float64)) error {
+	samples, err := r.Instant(ctx, query, at)
+	each(samples, use)
+	return err
+}
+
 // Number is [Store.Number].
 func (r *Remote) Number(ctx context.Context, query string, at time.Time) (v float64, ok bool, err error) {
 	return number(r.Instant(ctx, query, at))
