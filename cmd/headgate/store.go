@@ -31,8 +31,9 @@ func newStoreVerifyCommand(a *app) *cobra.Command {
 		Short: "Look for damage in a data folder",
 		Long: "Read everything in a server's data folder and name what is damaged: the database, the evidence log, whose Merkle\n" +
 			"tree is computed again, the evidence files, and the telemetry. The server must not be running. With --repair, what\n" +
-			"is damaged in the telemetry is set aside, so that the rest can be read; nothing else is ever changed. Evidence files\n" +
-			"that are in a bucket are read there, with the server's HEADGATE_EVIDENCE_ variables.\n\n" +
+			"is damaged in the telemetry is set aside, so that the rest can be read; nothing else that is damaged is changed. The\n" +
+			"database of an older version is first brought up to this one, as by headgate serve: keep a copy if the older version\n" +
+			"is to read it again. Evidence files that are in a bucket are read there, with the server's HEADGATE_EVIDENCE_ variables.\n\n" +
 			"Exit codes: 0 sound or repaired, 1 damage is left, one line each, or the folder cannot be checked, 2 usage.",
 		Example: "  headgate store verify /var/lib/headgate",
 		Args:    usage(cobra.ExactArgs(1)),

@@ -12,9 +12,12 @@ import (
 	"strings"
 	"testing"
 
+	"go.opentelemetry.io/collector/pdata/ptrace"
+
 	"github.com/headgate/headgate/access"
 	"github.com/headgate/headgate/config"
 	"github.com/headgate/headgate/server"
+	"github.com/headgate/headgate/telemetry/events"
 )
 
 // TestStoreVerify takes a real data folder through what happens to one: it is
@@ -69,6 +72,59 @@ func TestStoreVerify(t *testing.T) {
 	}
 	if code, out, log := verify("--output", "json"); code != exitPassed || !strings.Contains(out, `"damage":[]`) {
 		t.Errorf("after the repair: exit %d, %s%s", code, out, log)
+	}
+
+	day := storeSpan(t, filepath.Join(dir, "events"))
+	ruin(t, day)
+	if code, out, log := verify(); code != exitError || !strings.Contains(out, "events: "+day+": ") || !strings.Contains(log, "--repair") {
+		t.Errorf("damaged events: exit %d, %s%s", code, out, log)
+	}
+	if code, out, log := verify("--repair"); code != exitPassed || !strings.Contains(out, "events: "+day+": ") || !strings.Contains(out, " is sound: ") {
+		t.Errorf("events being repaired: exit %d, %s%s", code, out, log)
+	}
+	db := filepath.Join(dir, "headgate.db")
+	ruin(t, db)
+	if code, out, log := verify("--repair"); code != exitError || !strings.Contains(out, "database: "+db+": ") || !strings.Contains(log, "from a backup") {
+		t.Errorf("a damaged database: exit %d, %s%s", code, out, log)
+	}
+}
+
+// storeSpan puts a span into the event store in dir and returns the file that
+// it is in.
+func storeSpan(t *testing.T, dir string) (file string) {
+	t.Helper()
+	s, err := events.Open(dir, events.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	td := ptrace.NewTraces()
+	td.ResourceSpans().AppendEmpty().ScopeSpans().AppendEmpty().Spans().AppendEmpty().SetName("work")
+	if _, err := s.AppendTraces(t.Context(), "", td); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "*.db"))
+	if err != nil || len(files) != 1 {
+		t.Fatal(files, err)
+	}
+	return files[0]
+}
+
+// ruin leaves of a database its first page.
+func ruin(t *testing.T, file string) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const page = 4096
+	for i := page; i < len(text); i++ {
+		text[i] = 0xee
+	}
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
 	}
 }
 
