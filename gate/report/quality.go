@@ -128,7 +128,12 @@ func (run deepEval) stored() ([]byte, error) { return json.Marshal(run) }
 // promptfoo is the output of "promptfoo eval -o file.json", result version 3.
 // Prompts, variables, answers and the configuration are not decoded.
 type promptfoo struct {
-	Results promptfooResults `json:"results"`
+	Results  promptfooResults  `json:"results"`
+	Metadata promptfooMetadata `json:"metadata,omitzero"`
+}
+
+type promptfooMetadata struct {
+	Version string `json:"promptfooVersion,omitempty"`
 }
 
 type promptfooResults struct {
@@ -182,7 +187,7 @@ func promptfooDefault() map[string][]string {
 }
 
 func (p promptfoo) facts(o Options) (Facts, error) {
-	f := Facts{Tool: Tool{Name: "promptfoo"}, Verdict: headgate.Pass}
+	f := Facts{Tool: Tool{Name: "promptfoo", Version: clip(p.Metadata.Version)}, Verdict: headgate.Pass}
 	wanted := o.wanted(headgate.GateQuality, promptfooDefault())
 	found := map[string]*scores{}
 	var t Tests

@@ -27,19 +27,19 @@ const secret = "demo_tok_"
 // fixtures maps every file in testdata to its format; testdata/README.md says
 // who wrote it.
 var fixtures = map[string]string{
-	"cyclonedx-gomod.json": "cyclonedx", "cyclonedx-npm.json": "cyclonedx", "cyclonedx.xml": "cyclonedx",
+	"cyclonedx-gomod.json": "cyclonedx", "cyclonedx-npm.json": "cyclonedx", "cyclonedx-trivy.json": "cyclonedx", "cyclonedx.xml": "cyclonedx",
 	"deepeval-evaluate.json": "deepeval", "deepeval-test-run.json": "deepeval",
 	"gate-metrics.json":   "gate-metrics",
 	"gitleaks-clean.json": "gitleaks", "gitleaks-redacted.json": "gitleaks", "gitleaks.json": "gitleaks",
 	"gotest-build-fails.jsonl": "gotest", "gotest-fail.jsonl": "gotest", "gotest-no-tests.jsonl": "gotest", "gotest-pass.jsonl": "gotest",
-	"junit-gotestsum.xml": "junit", "junit-maven.xml": "junit", "junit-pytest-empty.xml": "junit", "junit-pytest.xml": "junit",
+	"junit-gotestsum.xml": "junit", "junit-maven-flaky.xml": "junit", "junit-maven.xml": "junit", "junit-pytest-empty.xml": "junit", "junit-pytest.xml": "junit",
 	"k6-handle-summary.json": "k6", "k6-machine-readable.json": "k6", "k6-summary-export.json": "k6",
 	"promptfoo.json":    "promptfoo",
 	"ragas-means.json":  "ragas",
 	"ragas-pandas.json": "ragas", "ragas-records.json": "ragas", "ragas.csv": "ragas", "ragas.jsonl": "ragas",
-	"sarif-gitleaks-clean.json": "sarif", "sarif-gitleaks.json": "sarif", "sarif-golangci-lint.json": "sarif", "sarif-traps.json": "sarif",
-	"spdx-3.json": "spdx", "spdx-npm.json": "spdx", "spdx.spdx": "spdx",
-	"trivy-clean.json": "trivy", "trivy.json": "trivy",
+	"sarif-gitleaks-clean.json": "sarif", "sarif-gitleaks.json": "sarif", "sarif-golangci-lint.json": "sarif", "sarif-traps.json": "sarif", "sarif-trivy.json": "sarif",
+	"spdx-3.json": "spdx", "spdx-npm.json": "spdx", "spdx-trivy-tag-value.spdx": "spdx", "spdx-trivy.json": "spdx", "spdx.spdx": "spdx",
+	"trivy-clean.json": "trivy", "trivy-vulnerabilities.json": "trivy", "trivy.json": "trivy",
 	"vegeta.json": "vegeta",
 }
 
@@ -185,6 +185,9 @@ func TestTraps(t *testing.T) {
 			verdict: headgate.Fail, reason: "left out", metric: "deepeval.hallucination_rate"},
 		{name: "deepeval: column map", format: "deepeval", report: string(read(t, "deepeval-evaluate.json")), columns: map[string]string{"ragas.faithfulness": "Faithfulness"}, verdict: headgate.Fail, metric: "ragas.faithfulness", value: 0.9, samples: 24},
 		{name: "promptfoo: an error is not a score of zero", format: "promptfoo", report: string(read(t, "promptfoo.json")), verdict: headgate.Fail, metric: "ragas.faithfulness", value: 18.6 / 19, samples: 19},
+		{name: "junit: Maven counts tries", format: "junit", report: string(read(t, "junit-maven-flaky.xml")), verdict: headgate.Pass},
+		{name: "junit: a failure beside the tries", format: "junit", report: `<testsuite tests="2" failures="2"><testcase name="a"><flakyFailure/></testcase></testsuite>`, verdict: headgate.Fail, reason: "1 did not run properly"},
+		{name: "junit: more failures than tries", format: "junit", report: `<testsuite tests="1" failures="2"><testcase name="a"><flakyFailure/></testcase></testsuite>`, verdict: headgate.Fail, reason: "2 did not run properly"},
 		{name: "promptfoo: the totals know more", format: "promptfoo", report: `{"results":{"version":3,"results":[{"success":true,"failureReason":0}],"stats":{"successes":1,"failures":2,"errors":0}}}`, verdict: headgate.Fail, reason: "more failures than the file lists"},
 		{name: "ragas: NaN is no score", format: "ragas", report: "faithfulness,answer_relevancy\n" + strings.Repeat("0.9,0.9\n", 19) + ",0.9\n", verdict: headgate.Pass, reason: "1 of 20 cases have no score", metric: "ragas.faithfulness", value: 0.9, samples: 19},
 		{name: "ragas: too many without a score", format: "ragas", report: "faithfulness\n0.9\nnan\n", verdict: headgate.Insufficient, reason: "left out", metric: "ragas.faithfulness"},

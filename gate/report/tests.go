@@ -31,6 +31,7 @@ func (t Tests) judge(f *Facts) {
 type junitSuite struct {
 	XMLName  xml.Name
 	Name     string       `xml:"name,attr,omitempty"`
+	Tests    int          `xml:"tests,attr,omitempty"`
 	Failures int          `xml:"failures,attr,omitempty"`
 	Errors   int          `xml:"errors,attr,omitempty"`
 	Suites   []junitSuite `xml:"testsuite"`
@@ -42,15 +43,22 @@ type junitSuite struct {
 }
 
 type junitCase struct {
-	Name   string `xml:"name,attr"`
-	Class  string `xml:"classname,attr,omitempty"`
-	File   string `xml:"file,attr,omitempty"`
-	Status string `xml:"status,attr,omitempty"`
-	// Maven's flakyFailure and rerunFailure are tries before the one that
-	// counts.
+	Name    string    `xml:"name,attr"`
+	Class   string    `xml:"classname,attr,omitempty"`
+	File    string    `xml:"file,attr,omitempty"`
+	Status  string    `xml:"status,attr,omitempty"`
 	Failure *struct{} `xml:"failure"`
 	Error   *struct{} `xml:"error"`
 	Skipped *struct{} `xml:"skipped"`
+	// Maven's tries beside the one that counts.
+	FlakyFailures []struct{} `xml:"flakyFailure"`
+	FlakyErrors   []struct{} `xml:"flakyError"`
+	RerunFailures []struct{} `xml:"rerunFailure"`
+	RerunErrors   []struct{} `xml:"rerunError"`
+}
+
+func (c junitCase) tries() int {
+	return len(c.FlakyFailures) + len(c.FlakyErrors) + len(c.RerunFailures) + len(c.RerunErrors)
 }
 
 func isJUnit(d document) bool { return d.root.Local == "testsuites" || d.root.Local == "testsuite" }
@@ -87,7 +95,26 @@ func (s junitSuite) claimed() int {
 	for _, sub := range s.Suites {
 		below += sub.claimed()
 	}
-	return max(below, s.Failures+s.Errors)
+	own := s.Failures + s.Errors
+	// Maven Surefire 2 counts each try of a test that it ran again, also of one
+	// that passed in the end.
+	if cases, tries := s.listed(); s.Tests == cases+tries {
+		own -= tries
+	}
+	return max(below, own)
+}
+
+// listed is the number of cases and of their tries beside the ones that count.
+func (s junitSuite) listed() (cases, tries int) {
+	for _, c := range s.Cases {
+		cases++
+		tries += c.tries()
+	}
+	for _, sub := range s.Suites {
+		c, t := sub.listed()
+		cases, tries = cases+c, tries+t
+	}
+	return cases, tries
 }
 
 func (s junitSuite) count(t *Tests, f *Facts) {
