@@ -44,9 +44,9 @@ type Store interface {
 	// empty, is the same event.
 	Record(ctx context.Context, key string, ev headgate.Event) error
 	Events(ctx context.Context, q EventQuery) ([]EventRow, error)
-	// Unsealed returns the oldest events that are not in the evidence log.
+	// Unsealed returns the oldest events that are not in the evidence log, whose
+	// store marks them when they enter it.
 	Unsealed(ctx context.Context, limit int) ([]EventRow, error)
-	MarkSealed(ctx context.Context, seq int64) error
 	// RegisterService keeps what releases made of a service that is known.
 	RegisterService(ctx context.Context, name string, stable rollout.Backend) error
 	// Service returns SERVICE_NOT_FOUND when it is not known.

@@ -136,7 +136,8 @@ func (p *Plane) Seal() {
 }
 
 // RunSealer brings the audit trail into the evidence log until ctx ends. An
-// event enters at least once, in order, also after a crash.
+// event enters exactly once, in order, also after a crash; whoever is notified
+// of it may miss it in a crash, and finds it in the trail.
 func (p *Plane) RunSealer(ctx context.Context) {
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
@@ -161,45 +162,41 @@ func (p *Plane) SealPending(ctx context.Context) error {
 			return err
 		}
 		for _, row := range rows {
-			if err := p.sealEvent(ctx, row.Event); err != nil {
+			if err := p.sealEvent(ctx, row); err != nil {
 				return err
 			}
 			p.o.Notify(row.Event)
-			if err := p.o.Store.MarkSealed(ctx, row.Seq); err != nil {
-				return err
-			}
 		}
 	}
 }
 
 // sealEvent logs an event, and with it the result that it announces.
-func (p *Plane) sealEvent(ctx context.Context, ev headgate.Event) error {
+func (p *Plane) sealEvent(ctx context.Context, row EventRow) error {
+	ev := row.Event
 	if ev.ReleaseID == "" {
 		st, err := evidence.AboutServer(ev)
-		if err == nil {
-			_, err = p.o.Log.Append(ctx, st)
+		if err != nil {
+			return err
 		}
-		return err
+		return p.o.Log.AppendEvent(ctx, row.Seq, st)
 	}
 	rel, err := p.identity(ctx, ev.ReleaseID)
 	if err != nil {
 		return err
 	}
-	preds := []evidence.Predicate{evidence.AuditEvent{Event: ev}}
 	more, err := p.announced(ctx, ev)
 	if err != nil {
 		return err
 	}
-	for _, pred := range append(preds, more...) {
+	var statements []evidence.Statement
+	for _, pred := range append([]evidence.Predicate{evidence.AuditEvent{Event: ev}}, more...) {
 		st, err := evidence.About(rel, pred)
 		if err != nil {
 			return err
 		}
-		if _, err := p.o.Log.Append(ctx, st); err != nil {
-			return err
-		}
+		statements = append(statements, st)
 	}
-	return nil
+	return p.o.Log.AppendEvent(ctx, row.Seq, statements...)
 }
 
 // announced are the results whose end an event tells.

@@ -21,6 +21,9 @@ type Entry struct {
 	Time          time.Time // the predicate's time
 	Digest        string    // "sha256:<hex>" of Envelope
 	Envelope      []byte    // DSSE envelope, JSON
+	// Event is the number of the audit event that an entry brings into the log,
+	// 0 for none. Only Append looks at it.
+	Event int64
 }
 
 // Statement returns what the entry states, without verifying its signature.
@@ -44,6 +47,9 @@ type EntryQuery struct {
 // ErrLogMoved says that another writer appended first.
 var ErrLogMoved = headgate.Errorf("EVIDENCE_LOG_MOVED", headgate.ClassTransient, "the evidence log has grown meanwhile; try again")
 
+// ErrEventSealed says that an audit event is in the log already.
+var ErrEventSealed = headgate.Errorf("EVENT_SEALED", headgate.ClassPermanent, "the audit event is in the evidence log already")
+
 // LogStore keeps the log's entries and tree hashes. An implementation never
 // changes or deletes what it holds.
 type LogStore interface {
@@ -53,7 +59,9 @@ type LogStore interface {
 	// belong to them, the first at stored hash index
 	// tlog.StoredHashCount(size), in one transaction that is durable when it
 	// returns. When the log no longer has exactly size entries it stores
-	// nothing and returns [ErrLogMoved].
+	// nothing and returns [ErrLogMoved]. An entry that names an Event marks it
+	// as sealed in the same transaction; when it was sealed before, nothing is
+	// stored and the error is [ErrEventSealed].
 	Append(ctx context.Context, size int64, entries []Entry, hashes []tlog.Hash) error
 	// Hashes returns the hashes at the given stored hash indexes, in the order
 	// asked for. A missing one is an error.
@@ -110,17 +118,10 @@ func (l *Log) Append(ctx context.Context, s Statement) (Record, error) {
 	if err := ctx.Err(); err != nil {
 		return Record{}, headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient, "the request ended before its evidence was written: %w", err)
 	}
-	envelope, err := l.keys.signer().seal(ctx, s)
+	a, err := l.sign(ctx, s)
 	if err != nil {
 		return Record{}, err
 	}
-	if len(envelope) > maxStatement {
-		return Record{}, headgate.Invalidf("a statement may have %d KiB and this one has %d; store what is large as a file and name its digest", maxStatement>>10, len(envelope)>>10)
-	}
-	h := s.header()
-	a := &appending{entry: Entry{
-		ReleaseID: h.ReleaseID, PredicateType: s.PredicateType, Time: h.Time, Digest: Digest(envelope), Envelope: envelope,
-	}}
 	l.waiting.Lock()
 	l.waiting.list = append(l.waiting.list, a)
 	l.waiting.Unlock()
@@ -136,25 +137,64 @@ func (l *Log) Append(ctx context.Context, s Statement) (Record, error) {
 	return Record{Index: a.entry.Index, Digest: a.entry.Digest, Time: a.entry.Time}, nil
 }
 
+// AppendEvent adds what tells of the audit event with number seq, all of it and
+// exactly once, however often it is called and whenever the process dies.
+func (l *Log) AppendEvent(ctx context.Context, seq int64, statements ...Statement) error {
+	batch := make([]*appending, len(statements))
+	for i, s := range statements {
+		var err error
+		if batch[i], err = l.sign(ctx, s); err != nil {
+			return err
+		}
+	}
+	batch[0].entry.Event = seq
+	l.commit.Lock()
+	defer l.commit.Unlock()
+	err := l.commitBatch(context.WithoutCancel(ctx), batch)
+	if errors.Is(err, ErrEventSealed) {
+		return nil
+	}
+	return err
+}
+
+func (l *Log) sign(ctx context.Context, s Statement) (*appending, error) {
+	envelope, err := l.keys.signer().seal(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	if len(envelope) > maxStatement {
+		return nil, headgate.Invalidf("a statement may have %d KiB and this one has %d; store what is large as a file and name its digest", maxStatement>>10, len(envelope)>>10)
+	}
+	h := s.header()
+	return &appending{entry: Entry{
+		ReleaseID: h.ReleaseID, PredicateType: s.PredicateType, Time: h.Time, Digest: Digest(envelope), Envelope: envelope,
+	}}, nil
+}
+
 // commitWaiting writes what waits. The caller holds commit.
 func (l *Log) commitWaiting(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
-	defer cancel()
 	l.waiting.Lock()
 	n := min(len(l.waiting.list), maxBatch)
 	batch := l.waiting.list[:n:n]
 	l.waiting.list = l.waiting.list[n:]
 	l.waiting.Unlock()
 
-	var err error
+	err := l.commitBatch(ctx, batch)
+	for _, a := range batch {
+		a.err, a.done = err, true
+	}
+}
+
+// commitBatch writes a batch in one transaction. The caller holds commit.
+func (l *Log) commitBatch(ctx context.Context, batch []*appending) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
+	defer cancel()
 	for range 5 { // another replica may append between Size and Append
 		if err = l.write(ctx, batch); !errors.Is(err, ErrLogMoved) {
 			break
 		}
 	}
-	for _, a := range batch {
-		a.err, a.done = err, true
-	}
+	return err
 }
 
 func (l *Log) write(ctx context.Context, batch []*appending) error {

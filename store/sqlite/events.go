@@ -8,6 +8,7 @@ import (
 
 	"github.com/headgate/headgate"
 	"github.com/headgate/headgate/control"
+	"github.com/headgate/headgate/evidence"
 )
 
 func insertEvent(ctx context.Context, tx *sql.Tx, key string, ev headgate.Event) error {
@@ -59,10 +60,15 @@ func (db *DB) events(ctx context.Context, q string, args ...any) (out []control.
 	return out, storeError(rows.Err())
 }
 
-// MarkSealed says that the event is in the evidence log.
-func (db *DB) MarkSealed(ctx context.Context, seq int64) error {
-	return db.write(ctx, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `UPDATE events SET sealed = 1 WHERE seq = ?`, seq)
+// markSealed says that an event is in the evidence log.
+func markSealed(ctx context.Context, tx *sql.Tx, seq int64) error {
+	res, err := tx.ExecContext(ctx, `UPDATE events SET sealed = 1 WHERE seq = ? AND sealed = 0`, seq)
+	if err != nil {
 		return err
-	})
+	}
+	n, err := res.RowsAffected()
+	if err == nil && n == 0 {
+		return evidence.ErrEventSealed
+	}
+	return err
 }

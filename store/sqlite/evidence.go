@@ -40,6 +40,12 @@ func (l EvidenceLog) Append(ctx context.Context, size int64, entries []evidence.
 			if err != nil {
 				return err
 			}
+			if e.Event == 0 {
+				continue
+			}
+			if err := markSealed(ctx, tx, e.Event); err != nil {
+				return err
+			}
 		}
 		first := tlog.StoredHashCount(size)
 		for i, h := range hashes {

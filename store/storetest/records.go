@@ -97,7 +97,7 @@ func eventsByKeyAndQuery(t *testing.T, s Store) {
 	}
 }
 
-func unsealedEventsInOrder(t *testing.T, s Store) {
+func eventsEnterTheLogOnce(t *testing.T, s Store, log evidence.LogStore) {
 	const n = 5
 	for i := range n {
 		must(t, s.Record(t.Context(), "", eventOf(numbered("ev", i), "", "")))
@@ -107,8 +107,21 @@ func unsealedEventsInOrder(t *testing.T, s Store) {
 	if len(rows) != 3 || rows[0].Kind != "ev-000" || rows[2].Kind != "ev-002" {
 		t.Fatalf("unsealed %+v, want the oldest three", rows)
 	}
-	must(t, s.MarkSealed(t.Context(), rows[1].Seq))
-	must(t, s.MarkSealed(t.Context(), rows[1].Seq))
+	seal := func(seq int64) error {
+		size, err := log.Size(t.Context())
+		must(t, err)
+		e := evidence.Entry{Index: size, Digest: "sha256:x", Time: at, Envelope: []byte("event"), Event: seq}
+		hashes, err := logHashes(t.Context(), log, size, e.Envelope)
+		must(t, err)
+		return log.Append(t.Context(), size, []evidence.Entry{e}, hashes)
+	}
+	must(t, seal(rows[1].Seq))
+	if err := seal(rows[1].Seq); !errors.Is(err, evidence.ErrEventSealed) {
+		t.Errorf("a second time: %v", err)
+	}
+	if size, err := log.Size(t.Context()); err != nil || size != 1 {
+		t.Errorf("%d entries, %v; want one", size, err)
+	}
 	rows, err = s.Unsealed(t.Context(), 100)
 	must(t, err)
 	got := []string{}

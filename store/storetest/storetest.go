@@ -63,7 +63,6 @@ func Run(t *testing.T, open Open) {
 		{"StageRunsAndTicks", stageRunsAndTicks},
 		{"ReleasesAreNewestFirst", releasesAreNewestFirst},
 		{"EventsByKeyAndQuery", eventsByKeyAndQuery},
-		{"UnsealedEventsInOrder", unsealedEventsInOrder},
 		{"RollbackIntentIsDurableAndIdempotent", rollbackIntent},
 		{"Flags", flags},
 		{"Documents", documents},
@@ -83,6 +82,11 @@ func Run(t *testing.T, open Open) {
 		t.Parallel()
 		_, log := open(t)
 		evidenceLog(t, log)
+	})
+	t.Run("EventsEnterTheLogOnce", func(t *testing.T) {
+		t.Parallel()
+		store, log := open(t)
+		eventsEnterTheLogOnce(t, store, log)
 	})
 }
 
