@@ -77,6 +77,7 @@ type table struct {
 	Rows    [][]cell
 	Folded  bool // shown on demand
 	Note    string
+	Queries []string // numbered from 1; cells name them
 }
 
 type column struct {

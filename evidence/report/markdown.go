@@ -81,6 +81,12 @@ func writeTable(b *strings.Builder, t table) {
 		}
 	}
 	b.WriteString("\n")
+	for i, q := range t.Queries {
+		if i == 0 {
+			b.WriteString("\n")
+		}
+		fmt.Fprintf(b, "%d. %s\n", i+1, inline(cell{Text: q, Mono: true}))
+	}
 	if t.Note != "" {
 		fmt.Fprintf(b, "\n%s\n", escape(t.Note))
 	}

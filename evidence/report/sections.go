@@ -203,6 +203,10 @@ func (w words) stages(r Release) section {
 	return s
 }
 
+// longSource is the length above which a query stands below its table, where
+// it has the page's width.
+const longSource = 60
+
 func (w words) gates(r Release) section {
 	s := section{ID: "gates", Title: w.tr("Gates")}
 	if len(r.Gates) == 0 {
@@ -216,6 +220,10 @@ func (w words) gates(r Release) section {
 			Note: w.trf("Decided %s under rules %s", w.time(g.Time), cmp.Or(g.RulesDigest, none)),
 		}
 		for _, c := range g.Checks {
+			if len(c.Source) > longSource {
+				t.Queries = append(t.Queries, c.Source)
+				c.Source = w.trf("query %d", len(t.Queries))
+			}
 			t.Rows = append(t.Rows, w.check(c))
 		}
 		s.Tables = append(s.Tables, t)
