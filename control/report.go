@@ -2,14 +2,17 @@ package control
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"io"
 	"path"
+	"slices"
 	"time"
 
 	"github.com/headgate/headgate"
 	"github.com/headgate/headgate/access"
+	"github.com/headgate/headgate/alert"
 	"github.com/headgate/headgate/canary"
 	"github.com/headgate/headgate/evidence"
 	"github.com/headgate/headgate/evidence/report"
@@ -34,6 +37,7 @@ func (p *Plane) Report(ctx context.Context, who access.Identity, id string) (rep
 	for _, row := range rows {
 		out.Events = append(out.Events, row.Event)
 	}
+	out.Alerts = reportAlerts(out.Events, rec.Service)
 	if err := p.reportEvidence(ctx, rec, &out); err != nil {
 		return out, err
 	}
@@ -71,6 +75,32 @@ func (p *Plane) Report(ctx context.Context, who access.Identity, id string) (rep
 		}
 	}
 	return out, nil
+}
+
+// reportAlerts are the alerts that a release's trail raised, when users left
+// the candidate because of them, and what ended them.
+func reportAlerts(trail []headgate.Event, service string) []report.Alert {
+	var out []report.Alert
+	var raised []alert.Alert // as out
+	for _, ev := range trail {
+		for i, a := range raised {
+			switch {
+			case !out[i].ResolvedAt.IsZero():
+			case a.EndedBy(ev):
+				out[i].ResolvedAt, out[i].Action = ev.Time, cmp.Or(ev.Message, ev.Kind)
+			case ev.Kind == "traffic_on_stable" && out[i].ActedAt.IsZero():
+				out[i].ActedAt = ev.Time
+			}
+		}
+		a, ok := alert.FromEvent(ev, alert.Service{Name: service})
+		told := func(b alert.Alert) bool { return b.Fingerprint == a.Fingerprint }
+		if i := slices.IndexFunc(raised, told); !ok || i >= 0 && out[i].ResolvedAt.IsZero() {
+			continue
+		}
+		raised = append(raised, a)
+		out = append(out, report.Alert{Name: a.Name, Severity: string(a.Severity), Summary: a.Summary, FiredAt: a.StartedAt})
+	}
+	return out
 }
 
 // reportEvidence adds the statements of a release, and what the newest of them

@@ -98,10 +98,11 @@ func widths(c []column, percent ...int) []column {
 }
 
 type cell struct {
-	Text string
-	Sub  string // smaller, below
-	Tone tone
-	Mono bool
+	Text  string
+	Sub   string // smaller, below
+	Tone  tone
+	Mono  bool
+	Whole bool // never broken over lines
 }
 
 func text(s string) cell {

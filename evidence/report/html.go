@@ -34,6 +34,9 @@ func cellClass(c column, v cell) string {
 			all = append(all, "wide")
 		}
 	}
+	if v.Whole {
+		all = append(all, "whole")
+	}
 	if v.Tone != plain {
 		all = append(all, string(v.Tone))
 	}

@@ -186,7 +186,7 @@ func (w words) stages(r Release) section {
 			name = w.trf("%s (attempt %d)", name, run.Attempt)
 		}
 		found := cell{Text: cmp.Or(run.Summary, none), Sub: strings.Join(run.Reasons, ", ")}
-		t.Rows = append(t.Rows, []cell{text(name), w.verdict(run.Verdict), text(w.time(run.StartedAt)), text(w.between(run.StartedAt, run.EndedAt)), found})
+		t.Rows = append(t.Rows, []cell{text(name), w.verdict(run.Verdict), w.when(run.StartedAt), text(w.between(run.StartedAt, run.EndedAt)), found})
 	}
 	s := section{ID: "stages", Title: w.tr("Stages"), Tables: []table{t}}
 	for _, stage := range headgate.Stages() {
@@ -216,7 +216,7 @@ func (w words) gates(r Release) section {
 		t := table{
 			Caption: w.gate(g.Gate), Badge: w.verdict(g.Verdict),
 			Head: widths(columns(w.tr("Check"), ">"+w.tr("Value"), ">"+w.tr("Threshold"), ">"+w.tr("Distance"), ">"+w.tr("Samples"), w.tr("Measured from"), w.tr("Verdict")),
-				23, 10, 10, 10, 10, 27, 10),
+				25, 12, 10, 12, 9, 23, 9),
 			Note: w.trf("Decided %s under rules %s", w.time(g.Time), cmp.Or(g.RulesDigest, none)),
 		}
 		for _, c := range g.Checks {
@@ -279,7 +279,7 @@ func (w words) rollback(r Release) section {
 		} else if !m.when.IsZero() {
 			after = w.trf("%s before", w.between(m.when, b.TriggeredAt))
 		}
-		moments.Rows = append(moments.Rows, []cell{text(w.tr(m.what)), text(w.time(m.when)), text(after)})
+		moments.Rows = append(moments.Rows, []cell{text(w.tr(m.what)), w.when(m.when), text(after)})
 	}
 	if b.LimitS > 0 {
 		moments.Note = w.trf("The limit is %s.", w.duration(time.Duration(b.LimitS*float64(time.Second))))
@@ -331,7 +331,7 @@ func (w words) replays(r Release) section {
 	for _, p := range r.Replays {
 		run := mono(p.RunID)
 		run.Sub = strings.Join(p.Failures, "; ")
-		t.Rows = append(t.Rows, []cell{run, text(w.tr(p.Purpose)), text(w.time(p.Time)), text(strconv.Itoa(p.Sessions)), text(strconv.Itoa(p.Steps)), text(strconv.Itoa(p.Failed)), w.passed(p.Passed)})
+		t.Rows = append(t.Rows, []cell{run, text(w.tr(p.Purpose)), w.when(p.Time), text(strconv.Itoa(p.Sessions)), text(strconv.Itoa(p.Steps)), text(strconv.Itoa(p.Failed)), w.passed(p.Passed)})
 	}
 	return section{ID: "replays", Title: w.tr("Replays"), Tables: []table{t}}
 }
@@ -342,7 +342,7 @@ func (w words) alerts(r Release) section {
 	}
 	t := table{Head: columns(w.tr("Alert"), w.tr("Severity"), w.tr("Fired"), w.tr("Acted on"), w.tr("Resolved"), w.tr("What was done"))}
 	for _, a := range r.Alerts {
-		t.Rows = append(t.Rows, []cell{{Text: a.Name, Sub: a.Summary}, text(a.Severity), text(w.time(a.FiredAt)), text(w.time(a.ActedAt)), text(w.time(a.ResolvedAt)), text(a.Action)})
+		t.Rows = append(t.Rows, []cell{{Text: a.Name, Sub: a.Summary}, text(a.Severity), w.when(a.FiredAt), w.when(a.ActedAt), w.when(a.ResolvedAt), text(a.Action)})
 	}
 	return section{ID: "alerts", Title: w.tr("Alerts"), Tables: []table{t}}
 }
@@ -354,7 +354,7 @@ func (w words) trail(r Release) section {
 		if e.Stage != "" {
 			stage = w.stage(e.Stage)
 		}
-		t.Rows = append(t.Rows, []cell{text(w.time(e.Time)), mono(e.Kind), text(stage), w.verdict(e.Verdict), {Text: cmp.Or(e.Actor, none), Sub: e.From}, {Text: cmp.Or(e.Message, e.Reason, none), Sub: otherThan(e.Reason, e.Message)}})
+		t.Rows = append(t.Rows, []cell{w.when(e.Time), mono(e.Kind), text(stage), w.verdict(e.Verdict), {Text: cmp.Or(e.Actor, none), Sub: e.From}, {Text: cmp.Or(e.Message, e.Reason, none), Sub: otherThan(e.Reason, e.Message)}})
 	}
 	s := section{ID: "trail", Title: w.tr("Decision trail"), Tables: []table{t}}
 	if len(t.Rows) == 0 {
@@ -382,7 +382,7 @@ func (w words) evidence(r Release) section {
 			files[i] = f.Name + " (" + bytesText(f.Size) + ") " + f.Digest
 		}
 		kind := cell{Text: w.tr("evidence:" + e.Kind), Sub: e.About}
-		t.Rows = append(t.Rows, []cell{text(strconv.FormatInt(e.Index, 10)), kind, text(w.time(e.Time)), w.verdict(e.Verdict), {Text: e.Digest, Sub: strings.Join(files, "\n"), Mono: true}})
+		t.Rows = append(t.Rows, []cell{text(strconv.FormatInt(e.Index, 10)), kind, w.when(e.Time), w.verdict(e.Verdict), {Text: e.Digest, Sub: strings.Join(files, "\n"), Mono: true}})
 	}
 	s := section{ID: "evidence", Title: w.tr("Evidence"), Tables: []table{t}}
 	if len(t.Rows) == 0 {

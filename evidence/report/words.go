@@ -48,6 +48,8 @@ func (w words) time(t time.Time) string {
 	return t.UTC().Format("2006-01-02 15:04:05")
 }
 
+func (w words) when(t time.Time) cell { return cell{Text: w.time(t), Whole: true} }
+
 func (w words) between(from, to time.Time) string {
 	if from.IsZero() || to.IsZero() {
 		return none
