@@ -7,7 +7,7 @@ LINT_VERSION := v2.15.0
 LINT := bin/golangci-lint-$(LINT_VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test race bench lint fmt vet tidy arch golden check clean
+.PHONY: help demo build test race bench lint fmt vet tidy arch golden kube check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,13 @@ tidy: ## fail if a go.mod or go.sum is not current
 
 arch: ## check who imports whom
 	$(GO) test -count=1 ./internal/archtest
+
+# etcd and kube-apiserver as envtest names them; built here when no folder of
+# them is named, which takes about ten minutes and 3 GB of module cache.
+KUBEBUILDER_ASSETS ?= $(CURDIR)/bin/kube
+kube: ## run the Gateway API's tests against a real kube-apiserver
+	internal/kube/build $(KUBEBUILDER_ASSETS)
+	KUBEBUILDER_ASSETS=$(KUBEBUILDER_ASSETS) $(GO) test -count=1 -parallel 4 ./traffic/gatewayapi
 
 golden: ## rewrite the golden files of the packages in PKG that have any
 	@for dir in $$($(GO) list -f '{{.Dir}}' $(PKG)); do \

@@ -1,0 +1,135 @@
+package gatewayapi_test
+
+import (
+	"context"
+	"net"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/rollout"
+	"github.com/headgate/headgate/traffic/gatewayapi"
+	"github.com/headgate/headgate/traffic/proxy"
+	"github.com/headgate/headgate/traffic/routertest"
+)
+
+// named is a router that knows the suite's backends, which listen on loopback,
+// by the names of Services.
+type named struct{ rollout.Router }
+
+func (n named) Apply(ctx context.Context, s rollout.Split) (rollout.Status, error) {
+	s.Stable.URL, s.Candidate.URL = serviceURL(s.Stable.URL), serviceURL(s.Candidate.URL)
+	st, err := n.Router.Apply(ctx, s)
+	return local(st), err
+}
+
+func (n named) Status(ctx context.Context) (rollout.Status, error) {
+	st, err := n.Router.Status(ctx)
+	return local(st), err
+}
+
+func serviceURL(raw string) string {
+	if u, err := url.Parse(raw); err == nil && u.Hostname() == "127.0.0.1" {
+		return "http://at-" + u.Port() + ".shop.svc:" + u.Port()
+	}
+	return raw
+}
+
+func local(st rollout.Status) rollout.Status {
+	for i, b := range st.Backends {
+		_, port, _ := strings.Cut(b.URL, ".shop.svc:")
+		st.Backends[i].URL = "http://127.0.0.1:" + port
+	}
+	return st
+}
+
+// clusters are the API servers that the suite runs against.
+func clusters(t *testing.T, run func(t *testing.T, kubeconfig string)) {
+	t.Run("fake", func(t *testing.T) { t.Parallel(); run(t, "") })
+	t.Run("kube-apiserver", func(t *testing.T) { t.Parallel(); run(t, realCluster(t)) })
+}
+
+func worldOn(t *testing.T, kubeconfig string) *world {
+	t.Helper()
+	if kubeconfig == "" {
+		kubeconfig = fakeCluster(t)
+	}
+	return newWorld(t, kubeconfig)
+}
+
+func newRouter(t *testing.T, cfg gatewayapi.Config) *gatewayapi.Router {
+	t.Helper()
+	r, err := gatewayapi.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func startProxy(t *testing.T, stable rollout.Backend) (*proxy.Proxy, string) {
+	t.Helper()
+	p, err := proxy.New(proxy.Config{Service: routertest.Service, Stable: stable})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- p.Serve(ln) }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		if err := p.Shutdown(ctx); err != nil {
+			t.Errorf("shutdown: %v", err)
+		}
+		if err := <-served; err != nil {
+			t.Errorf("serve: %v", err)
+		}
+	})
+	return p, "http://" + ln.Addr().String()
+}
+
+func TestProxyModeConforms(t *testing.T) {
+	t.Parallel()
+	clusters(t, func(t *testing.T, kubeconfig string) {
+		routertest.Exercise(t, 500*time.Millisecond, func(t *testing.T, stable rollout.Backend, _ time.Duration) routertest.Setup {
+			w := worldOn(t, kubeconfig)
+			p, at := startProxy(t, stable)
+			cfg := w.config()
+			cfg.Mode, cfg.Front, cfg.Proxy = gatewayapi.ModeProxy, p, serviceURL(at)
+			return routertest.Setup{Router: newRouter(t, cfg), URL: w.url}
+		})
+	})
+}
+
+func TestHeaderModeConforms(t *testing.T) {
+	t.Parallel()
+	clusters(t, func(t *testing.T, kubeconfig string) {
+		routertest.Exercise(t, 500*time.Millisecond, func(t *testing.T, stable rollout.Backend, _ time.Duration) routertest.Setup {
+			w := worldOn(t, kubeconfig)
+			gateway := rollout.Backend{Version: stable.Version, URL: w.url}
+			p, at := startProxy(t, gateway)
+			cfg := w.config()
+			cfg.Mode, cfg.Front, cfg.Gateway = gatewayapi.ModeHeader, p, w.url
+			return routertest.Setup{Router: named{newRouter(t, cfg)}, URL: at, Lacks: []routertest.Guarantee{routertest.Failover}}
+		})
+	})
+}
+
+func TestWeightsModeConforms(t *testing.T) {
+	t.Parallel()
+	clusters(t, func(t *testing.T, kubeconfig string) {
+		routertest.Exercise(t, 2*time.Second, func(t *testing.T, _ rollout.Backend, _ time.Duration) routertest.Setup {
+			w := worldOn(t, kubeconfig)
+			r := newRouter(t, w.config())
+			ctx, stop := context.WithCancel(context.Background())
+			watching := make(chan struct{})
+			go func() { defer close(watching); r.Watch(ctx) }()
+			t.Cleanup(func() { stop(); <-watching })
+			return routertest.Setup{Router: named{r}, URL: w.url, Lacks: []routertest.Guarantee{routertest.Sticky, routertest.Counting, routertest.Failover}}
+		})
+	})
+}
