@@ -22,15 +22,19 @@ import (
 	"github.com/headgate/headgate/store/sqlite"
 )
 
-// leased is a router that confirms release rel-1's share.
-type leased struct{}
+// leased is a router that confirms release rel-1's share for so long.
+type leased time.Duration
 
 func (leased) Apply(context.Context, rollout.Split) (rollout.Status, error) {
 	return rollout.Status{}, nil
 }
 func (leased) Counts(context.Context) (rollout.Counts, error) { return rollout.Counts{}, nil }
-func (leased) Status(context.Context) (rollout.Status, error) {
-	return rollout.Status{ReleaseID: "rel-1", Share: 1, LeaseRemaining: 10 * time.Second}, nil
+func (l leased) Status(context.Context) (rollout.Status, error) {
+	st := rollout.Status{ReleaseID: "rel-1", LeaseRemaining: time.Duration(l)}
+	if l > 0 {
+		st.Share = 1
+	}
+	return st, nil
 }
 
 const things = `name: things
@@ -62,6 +66,13 @@ type flagServer struct {
 
 func newFlagServer(t testing.TB) *flagServer {
 	t.Helper()
+	return newFlagServerOf(t, things, 10*time.Second)
+}
+
+// newFlagServerOf takes the service's description and how long the canary's
+// lease still runs.
+func newFlagServerOf(t testing.TB, description string, lease time.Duration) *flagServer {
+	t.Helper()
 	ctx := t.Context()
 	db, err := sqlite.Open(ctx, t.TempDir())
 	if err != nil {
@@ -70,11 +81,11 @@ func newFlagServer(t testing.TB) *flagServer {
 	t.Cleanup(func() { _ = db.Close() })
 	log := slog.New(slog.DiscardHandler)
 	plane := control.New(control.Options{Settings: config.DefaultSettings(), Store: db, Logger: log})
-	svc, err := config.Parse("headgate.yaml", []byte(things))
+	svc, err := config.Parse("headgate.yaml", []byte(description))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := plane.Add(ctx, svc, nil, leased{}, nil); err != nil {
+	if err := plane.Add(ctx, svc, nil, leased(lease), nil); err != nil {
 		t.Fatal(err)
 	}
 	plan, err := rollout.NewPlan("rel-1", []string{"acme"}, []headgate.ProjectSize{headgate.SizeSmall, headgate.SizeMedium}, true)
