@@ -12,6 +12,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"strings"
+	"sync"
 
 	"github.com/valyala/fasthttp"
 
@@ -67,7 +68,7 @@ func (p *Proxy) newReverseProxy() *httputil.ReverseProxy {
 		Rewrite:        p.rewrite,
 		Transport:      roundTripper(p.roundTrip),
 		ModifyResponse: countResponse,
-		FlushInterval:  -1,
+		BufferPool:     &buffers{},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			d := decisionOf(r.Context())
 			var tooLarge *http.MaxBytesError
@@ -110,6 +111,20 @@ func (p *Proxy) rewrite(r *httputil.ProxyRequest) {
 		r.Out.Header.Set("User-Agent", "")
 	}
 }
+
+// buffers are those through which bodies are copied.
+type buffers struct{ pool sync.Pool }
+
+// Get implements [httputil.BufferPool].
+func (b *buffers) Get() []byte {
+	if buf, ok := b.pool.Get().(*[32 << 10]byte); ok {
+		return buf[:]
+	}
+	return make([]byte, 32<<10)
+}
+
+// Put implements [httputil.BufferPool].
+func (b *buffers) Put(buf []byte) { b.pool.Put((*[32 << 10]byte)(buf)) }
 
 type roundTripper func(*http.Request) (*http.Response, error)
 
