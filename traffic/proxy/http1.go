@@ -80,6 +80,14 @@ func (p *Proxy) unacceptable(h *fasthttp.RequestHeader) (refusal, bool) {
 	if h.ContentLength() > 0 && int64(h.ContentLength()) > p.cfg.MaxBodyBytes {
 		return bodyRefusal(errBodyTooLarge), true
 	}
+	for _, name := range h.PeekTrailerKeys() {
+		if p.sets(string(name)) {
+			return refusal{
+				fasthttp.StatusBadRequest, headgate.CodeValidation, headgate.ClassSecuritySensitive,
+				"a header field that the proxy reads or sets cannot be sent as a trailer; send it in the header or not at all",
+			}, true
+		}
+	}
 	length, coding := false, false
 	for line := range bytes.Lines(h.RawHeaders()) {
 		switch {
@@ -170,6 +178,14 @@ func (p *Proxy) keep(name string) bool {
 		}
 	}
 	return false
+}
+
+// sets reports headers that mean something to the proxy. A client that names one
+// a trailer would move the proxy's own value out of the header.
+func (p *Proxy) sets(name string) bool {
+	is := func(other string) bool { return strings.EqualFold(name, other) }
+	return p.keep(name) || slices.ContainsFunc(hopByHop, is) || slices.ContainsFunc(p.dropped, is) ||
+		len(name) > len("X-Forwarded-") && strings.EqualFold(name[:len("X-Forwarded-")], "X-Forwarded-")
 }
 
 // exchange sends the request and reads the answer's header. It tries again

@@ -230,3 +230,71 @@ func TestGRPC(t *testing.T) {
 	}
 	eventually(t, p, headgate.Stable, 3, 1)
 }
+
+func TestHTTP2DisconnectCancelsTheBackend(t *testing.T) {
+	t.Parallel()
+	entered, gone := make(chan struct{}), make(chan struct{})
+	p, url := start(t, proxy.Config{Stable: serve(t, "v1", func(_ http.ResponseWriter, r *http.Request) {
+		close(entered)
+		<-r.Context().Done()
+		close(gone)
+	})})
+	ctx, cancel := context.WithCancel(t.Context())
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		<-entered
+		cancel()
+	}()
+	if resp, err := h2cClient(t).Do(req); err == nil {
+		_ = resp.Body.Close()
+		t.Errorf("answered %d", resp.StatusCode)
+	}
+	select {
+	case <-gone:
+	case <-time.After(5 * time.Second):
+		t.Error("the backend never learns that the client is gone")
+	}
+	eventually(t, p, headgate.Stable, 1, 0)
+}
+
+func TestHTTP2DrainsAtShutdown(t *testing.T) {
+	t.Parallel()
+	entered, release := make(chan struct{}), make(chan struct{})
+	p, url := start(t, proxy.Config{Stable: serve(t, "v1", func(w http.ResponseWriter, _ *http.Request) {
+		close(entered)
+		<-release
+		_, _ = io.WriteString(w, "done")
+	})})
+	client := h2cClient(t)
+	answer := make(chan string, 1)
+	go func() {
+		resp, err := client.Get(url)
+		if err != nil {
+			answer <- err.Error()
+			return
+		}
+		defer func() { _ = resp.Body.Close() }()
+		body, _ := io.ReadAll(resp.Body)
+		answer <- string(body)
+	}()
+	<-entered
+	stopped := make(chan error, 1)
+	go func() { stopped <- p.Shutdown(t.Context()) }()
+	await(t, "the proxy to accept nobody", func() bool {
+		c, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+		if err == nil {
+			_ = c.Close()
+		}
+		return err != nil
+	})
+	close(release)
+	if got := <-answer; got != "done" {
+		t.Errorf("the request in flight got %q", got)
+	}
+	if err := <-stopped; err != nil {
+		t.Errorf("shutdown: %v", err)
+	}
+}

@@ -158,6 +158,7 @@ func (p *Proxy) start() {
 		Handler:                      p.serveHTTP1,
 		ErrorHandler:                 unreadable,
 		ReadBufferSize:               maxHeaderBytes,
+		WriteBufferSize:              8 << 10, // fasthttp's chunks of 4 KiB with their frame, in one write
 		ReadTimeout:                  clientTimeout,
 		WriteTimeout:                 p.cfg.IdleTimeout,
 		IdleTimeout:                  p.cfg.IdleTimeout,
