@@ -30,7 +30,8 @@ type Added struct {
 		Size   int64  `json:"size"`
 		Format string `json:"format,omitempty"`
 	} `json:"input"`
-	// Facts hold the tool's own verdict, which does not replace the gate's.
+	// Facts hold the tool's own verdict, which blocks the gate unless its rules
+	// accept it.
 	Facts struct {
 		Verdict headgate.Verdict `json:"verdict"`
 		Reasons []string         `json:"reasons,omitempty"`

@@ -104,7 +104,7 @@ func TestGateDJudges(t *testing.T) {
 			verdict: headgate.Insufficient, reasons: []string{"RETRIEVAL_P95_S_INSUFFICIENT_SAMPLES"},
 		},
 		{
-			name: "a secret in the repository", verdict: headgate.Fail, reasons: []string{"SECRET_SCAN_FINDING_FOUND"},
+			name: "a secret in the repository", verdict: headgate.Fail, reasons: []string{"SECRET_SCAN_FINDING_FOUND", "TOOL_SECRETS_FOUND"},
 			reports: func(t *testing.T, f *fixture) {
 				f.report(t, "rel-1", headgate.GateSecurity, "gitleaks", "gitleaks.json",
 					`[{"RuleID":"generic-api-key","File":"a.go","StartLine":1,"Match":"key=s3cr3t","Secret":"s3cr3t","Fingerprint":"a.go:generic-api-key:1"}]`)
@@ -112,7 +112,7 @@ func TestGateDJudges(t *testing.T) {
 		},
 		{
 			name: "no telemetry and a secret", prepare: func(f *fixture) { f.figures.lose("bea_retrieval_duration") },
-			verdict: headgate.Fail, reasons: []string{"RETRIEVAL_P95_S_INSUFFICIENT_SAMPLES", "SECRET_SCAN_FINDING_FOUND"},
+			verdict: headgate.Fail, reasons: []string{"RETRIEVAL_P95_S_INSUFFICIENT_SAMPLES", "SECRET_SCAN_FINDING_FOUND", "TOOL_SECRETS_FOUND"},
 			reports: func(t *testing.T, f *fixture) {
 				f.report(t, "rel-1", headgate.GateSecurity, "gitleaks", "gitleaks.json",
 					`[{"RuleID":"generic-api-key","File":"a.go","StartLine":1,"Match":"key=s3cr3t","Secret":"s3cr3t","Fingerprint":"a.go:generic-api-key:1"}]`)

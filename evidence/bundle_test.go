@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"hash/crc32"
 	"io"
 	"maps"
@@ -332,6 +333,17 @@ func TestLyingServer(t *testing.T) {
 			"OUTCOME_UNSUPPORTED: gate security was only declared"},
 		{"control characters", func(d []evidence.GateDecision) { d[2].Verdict = "pass\n\x1b[2Jall holds" },
 			"VERDICT_FORGED: gate security is recorded as"},
+		{"tool's failure left out", func(d []evidence.GateDecision) { withTool(&d[1], s1) },
+			"VERDICT_FORGED: gate performance shows tool runs as []"},
+		{"tool's failure waved through", func(d []evidence.GateDecision) {
+			withTool(&d[1], s1)
+			d[1].Checks = append(d[1].Checks, evidence.Check{Name: "tool/k6.json", Code: "TOOL_THRESHOLD_CROSSED", Op: "tool", Value: false, Threshold: false, Verdict: headgate.Pass})
+		}, "VERDICT_FORGED: its request and its rule set give [{tool/k6.json TOOL_THRESHOLD_CROSSED fail}]"},
+		{"tool's report that is nobody's", func(d []evidence.GateDecision) {
+			withTool(&d[1], "sha256:"+strings.Repeat("0", 64))
+			d[1].Verdict, d[1].FailedChecks = headgate.Fail, []string{"TOOL_THRESHOLD_CROSSED"}
+			d[1].Checks = append(d[1].Checks, evidence.Check{Name: "tool/k6.json", Code: "TOOL_THRESHOLD_CROSSED", Op: "tool", Value: false, Threshold: true, Verdict: headgate.Fail})
+		}, "VERDICT_FORGED: judged the run behind k6.json, which is none of its files"},
 		{"object where a number belongs", func(d []evidence.GateDecision) {
 			d[2].Checks[0].Value, d[2].Values["secret_scan_findings"] = map[string]any{"a": 1}, map[string]any{"a": 1}
 		}, "VERDICT_FORGED: passed without a value"},
@@ -376,6 +388,18 @@ func TestWhatAGateSaysAfterwardsIsNotHeldAgainstTheRelease(t *testing.T) {
 	if v := verify(t, s.bundle(r, nil), evidence.VerifyOptions{}); !v.OK() {
 		t.Error(v.Findings)
 	}
+}
+
+// s1 stands for the decision's own first file.
+const s1 = ""
+
+// withTool records a k6 run that crossed a threshold, from the decision's first
+// file unless a digest says another.
+func withTool(d *evidence.GateDecision, digest string) {
+	if digest == s1 && len(d.Inputs) > 0 {
+		digest = d.Inputs[0].Digest
+	}
+	d.Request = fmt.Appendf(nil, `{"dataset_id":"d","metrics":{},"tools":[{"file":"k6.json","digest":%q,"tool":"k6","verdict":"fail","problems":[{"code":"TOOL_THRESHOLD_CROSSED","verdict":"fail"}]}]}`, digest)
 }
 
 func TestReevaluationDisagrees(t *testing.T) {

@@ -58,7 +58,7 @@ type Check struct {
 	Value any `json:"value"`
 	// Threshold is a number, a boolean, or a CEL expression when Op is "cel".
 	Threshold any    `json:"threshold"`
-	Op        string `json:"op"` // ">=", "<=", "==" or "cel"; boundaries pass
+	Op        string `json:"op"` // ">=", "<=", "==", "cel" or "tool"; boundaries pass
 	Unit      string `json:"unit"`
 	// Samples is how many observations the value rests on, null when nobody
 	// counted; MinSamples is how many the rule demands, 0 for no demand.

@@ -30,7 +30,14 @@ func TestIndependentVerifier(t *testing.T) {
 	good := honest.bundle(r, kept)
 	members := unzip(t, good)
 	later := honest.checkpoint()
-	honest.record(r, honest.decisions(r.ID))
+	withTools := honest.decisions(r.ID)
+	for i := range withTools {
+		withTools[i].Request = []byte(`{"dataset_id":"d","metrics":{},"tools":[{"file":"junit.xml","tool":"junit","verdict":"pass"}]}`)
+		withTools[i].Checks = append(withTools[i].Checks, evidence.Check{
+			Name: "tool/junit.xml", Code: "TOOL_REPORT_FAILED", Op: "tool", Value: true, Threshold: true, Verdict: headgate.Pass,
+		})
+	}
+	honest.record(r, withTools)
 	grown := honest.bundle(r, later)
 
 	liar.append(r, evidence.AuditEvent{Event: headgate.Event{Time: start, Kind: "nothing_happened", ReleaseID: r.ID}})
@@ -39,6 +46,7 @@ func TestIndependentVerifier(t *testing.T) {
 	lies[1].Checks[0].Value, lies[1].Values["api_p95_s"] = 2.0, 2.0
 	lies[0].Checks[0].Threshold, lies[0].Thresholds["faithfulness_min"] = 0.5, 0.5
 	lies[2].Verdict = headgate.Fail
+	withTool(&lies[3], s1)
 	liar.record(r, lies)
 
 	change := func(edit func(m map[string][]byte)) []byte {
@@ -65,7 +73,7 @@ func TestIndependentVerifier(t *testing.T) {
 		{"threshold swapped", change(func(m map[string][]byte) {
 			m[fifth] = editPayload(t, m[fifth], `"api_p95_s_max":1.5`, `"api_p95_s_max":9.5`)
 		}), nil, 1, []string{"SIGNATURE_INVALID " + fifth, "THRESHOLD_SWAPPED " + fifth}},
-		{"forged by the server", liar.bundle(r, fork), nil, 1, []string{"CHECKPOINT_FORKED", "VERDICT_FORGED", "THRESHOLD_SWAPPED", "gate security is recorded as fail", "OUTCOME_UNSUPPORTED"}},
+		{"forged by the server", liar.bundle(r, fork), nil, 1, []string{"CHECKPOINT_FORKED", "VERDICT_FORGED", "THRESHOLD_SWAPPED", "gate security is recorded as fail", "gate cost shows tool runs as []", "OUTCOME_UNSUPPORTED"}},
 		{"not a bundle", []byte("hello"), nil, 2, []string{"BUNDLE_UNREADABLE"}},
 	}
 	for _, tt := range tests {

@@ -69,6 +69,7 @@ func (v *verification) checkDecision(s stated, d GateDecision) {
 		return
 	}
 	v.checkThresholds(s, d, rules)
+	v.checkTools(s, d, rules)
 	if v.options.Reevaluate == nil || len(d.Request) == 0 {
 		return
 	}
@@ -110,7 +111,7 @@ func (v *verification) checkCheck(s stated, d GateDecision, c Check) {
 	case c.Verdict == headgate.Fail && decidable && holds:
 		v.find(FindingVerdict, s.name, "check %s of gate %s is recorded as failed, but %v %s %v holds", c.Name, d.Gate, c.Value, c.Op, c.Threshold)
 	}
-	if c.Op == "cel" {
+	if c.Op == "cel" || c.Op == opTool {
 		return
 	}
 	if shown, ok := d.Values[c.Name]; ok && !sameValue(shown, c.Value) {
@@ -129,7 +130,7 @@ const tolerance = 1e-12
 func (c Check) holds() (holds, decidable bool) {
 	if a, ok := c.Value.(bool); ok {
 		b, ok := c.Threshold.(bool)
-		return a == b, ok && c.Op == "=="
+		return a == b, ok && (c.Op == "==" || c.Op == opTool)
 	}
 	a, okA := c.Value.(float64)
 	b, okB := c.Threshold.(float64)
@@ -183,6 +184,62 @@ func (v *verification) checkThresholds(s stated, d GateDecision, raw []byte) {
 		if _, ok := rules.Thresholds[d.Gate][name]; !ok {
 			v.find(FindingThreshold, s.name, "gate %s shows the threshold %s, which its rule set %s does not have", d.Gate, name, d.Rules.Digest)
 		}
+	}
+}
+
+// opTool is the operator of a check on a tool's own run. Such a check has the
+// value true when the run passed, and the threshold false when the rule set
+// accepts what it came to.
+const opTool = "tool"
+
+// checkTools compares the checks on tools' runs with what the recorded request
+// says of each, and each report with the files of the decision.
+func (v *verification) checkTools(s stated, d GateDecision, raw []byte) {
+	var rules struct {
+		Accept map[headgate.Gate][]string `json:"accept_tool_codes"`
+	}
+	type problem struct {
+		Code    string           `json:"code"`
+		Verdict headgate.Verdict `json:"verdict"`
+	}
+	var request struct {
+		Tools []struct {
+			File     string           `json:"file"`
+			Digest   string           `json:"digest"`
+			Verdict  headgate.Verdict `json:"verdict"`
+			Problems []problem        `json:"problems"`
+		} `json:"tools"`
+	}
+	if json.Unmarshal(raw, &rules) != nil || (len(d.Request) > 0 && json.Unmarshal(d.Request, &request) != nil) {
+		return // the rule set and the request are checked elsewhere
+	}
+	type outcome struct {
+		name, code string
+		verdict    headgate.Verdict
+	}
+	var want, got []outcome
+	for _, t := range request.Tools {
+		if t.Digest != "" && !slices.ContainsFunc(d.Inputs, func(in Input) bool { return in.Digest == t.Digest }) {
+			v.find(FindingVerdict, s.name, "gate %s judged the run behind %s, which is none of its files", d.Gate, printable(t.File))
+		}
+		if len(t.Problems) == 0 {
+			t.Problems = []problem{{"TOOL_REPORT_FAILED", t.Verdict}}
+		}
+		for _, p := range t.Problems {
+			o := outcome{"tool/" + t.File, p.Code, p.Verdict}
+			if slices.Contains(rules.Accept[d.Gate], p.Code) {
+				o.verdict = headgate.Pass
+			}
+			want = append(want, o)
+		}
+	}
+	for _, c := range d.Checks {
+		if c.Op == opTool {
+			got = append(got, outcome{c.Name, c.Code, c.Verdict})
+		}
+	}
+	if !slices.Equal(want, got) {
+		v.find(FindingVerdict, s.name, "gate %s shows tool runs as %v; its request and its rule set give %v", d.Gate, got, want)
 	}
 }
 

@@ -29,6 +29,8 @@ type Input struct {
 	// come from. It is optional; a rule set that asks for a minimum of samples
 	// takes a metric without an origin as having too few.
 	Origins map[string]Origin `json:"origins,omitempty"`
+	// Tools are what the tools that measured say of their own runs.
+	Tools []ToolReport `json:"tools,omitempty"`
 }
 
 // Origin says how a metric was measured.
@@ -54,7 +56,8 @@ type Result struct {
 	DatasetID string        `json:"dataset_id"`
 	Passed    bool          `json:"passed"`
 	// FailedChecks holds a code for every check that did not pass, in contract
-	// order, then rules of one's own in the order of the rule set. A check
+	// order, then rules of one's own in the order of the rule set, then what
+	// tools said of their runs. A check
 	// without enough samples appears as <METRIC>_INSUFFICIENT_SAMPLES, one
 	// without trustworthy telemetry as <METRIC>_TELEMETRY_BROKEN. Never nil.
 	FailedChecks []string `json:"failed_checks"`
@@ -83,8 +86,8 @@ type RAGChecker struct {
 
 // Check is one comparison.
 type Check struct {
-	// Name is the flat metric name ("ragas_faithfulness", "api_p95_s") or the
-	// name of a rule of one's own.
+	// Name is the flat metric name ("ragas_faithfulness", "api_p95_s"), the
+	// name of a rule of one's own, or "tool/" and the name of a report.
 	Name string `json:"name"`
 	// Code is what failed_checks holds when the comparison fails.
 	Code string `json:"code"`
@@ -92,7 +95,8 @@ type Check struct {
 	Value any `json:"value"`
 	// Threshold is a number, a boolean, or a CEL expression.
 	Threshold any `json:"threshold"`
-	// Op is ">=", "<=", "==" or "cel".
+	// Op is ">=", "<=", "==", "cel", or "tool" for a tool's own run. The last
+	// has Value true when it passed, and Threshold false when it need not.
 	Op   string `json:"op"`
 	Unit string `json:"unit"`
 	// Samples is null when nobody counted.
@@ -104,7 +108,7 @@ type Check struct {
 	// Unit; negative when it failed; null for booleans and CEL.
 	Distance *float64         `json:"distance"`
 	Verdict  headgate.Verdict `json:"verdict"`
-	// Detail says why a verdict is broken.
+	// Detail says why a verdict is broken, or what a tool complained about.
 	Detail string `json:"detail,omitempty"`
 }
 
@@ -140,6 +144,11 @@ func Evaluate(rules RuleSet, g headgate.Gate, in Input) (Result, error) {
 	for i, r := range rules.body.Rules {
 		if r.Gate == g {
 			res.add(r.judge(rules.programs[i], m), func(headgate.Verdict) string { return r.Code })
+		}
+	}
+	for _, t := range in.Tools {
+		for _, c := range t.judge(rules.body.Accept[g]) {
+			res.add(c, func(headgate.Verdict) string { return c.Code })
 		}
 	}
 	res.Verdict = worst(res.Checks)

@@ -76,6 +76,7 @@ func read(g headgate.Gate, in Input) (metrics, error) {
 	if g == headgate.GateCost {
 		m.readRatio(&p)
 	}
+	readTools(in.Tools, &p)
 	m.all = plain(in.Metrics, 0)
 	m.series = samples(g, in.Origins)
 	return m, p.err()

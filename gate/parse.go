@@ -120,7 +120,8 @@ func (p *parser) document(n *yaml.Node) {
 				p.body.MinSamples[g][m.flat()] = least
 			}
 		}),
-		"rules": p.rules,
+		"rules":             p.rules,
+		"accept_tool_codes": p.acceptances(),
 	})
 	if n.Kind != yaml.MappingNode {
 		return
@@ -176,6 +177,34 @@ func (p *parser) threshold(m measure, g headgate.Gate, v *yaml.Node, field strin
 		return
 	}
 	p.body.Thresholds[g][m.threshold()] = number(read)
+}
+
+// acceptances reads which codes of tools' runs each gate accepts.
+func (p *parser) acceptances() func(*yaml.Node, string) {
+	gates := map[string]func(*yaml.Node, string){}
+	for _, g := range headgate.GateD() {
+		gates[string(g)] = func(n *yaml.Node, field string) {
+			var codes []string
+			if n.Kind != yaml.SequenceNode || n.Decode(&codes) != nil {
+				p.failf(n, field, "must be a list of codes")
+				return
+			}
+			for _, code := range codes {
+				if !slices.Contains(ToolCodes(), code) {
+					p.failf(n, field, "holds a code that no tool's report has; known are %s", strings.Join(ToolCodes(), ", "))
+					return
+				}
+			}
+			slices.Sort(codes)
+			if codes = slices.Compact(codes); len(codes) > 0 {
+				if p.body.Accept == nil {
+					p.body.Accept = map[headgate.Gate][]string{}
+				}
+				p.body.Accept[g] = codes
+			}
+		}
+	}
+	return func(v *yaml.Node, field string) { p.fields(v, field, gates) }
 }
 
 var (

@@ -34,6 +34,8 @@ type body struct {
 	Thresholds map[headgate.Gate]map[string]any   `json:"thresholds"`
 	MinSamples map[headgate.Gate]map[string]int64 `json:"min_samples"`
 	Rules      []rule                             `json:"rules"`
+	// Accept lists the codes of tools' runs that do not block a gate.
+	Accept map[headgate.Gate][]string `json:"accept_tool_codes,omitempty"`
 }
 
 // rule is one of a service's own: a CEL expression that must be true.
@@ -151,7 +153,29 @@ func Diff(old, next RuleSet) []Change {
 				out = append(out, Change{g, m.flat(), fmt.Sprint(a), fmt.Sprint(b), "more samples are needed", false})
 			}
 		}
+		out = append(out, diffAccepted(g, old.body.Accept[g], next.body.Accept[g])...)
 	}
+	return append(out, diffOwn(old, next)...)
+}
+
+// diffAccepted compares what tools may say without blocking a gate.
+func diffAccepted(g headgate.Gate, old, next []string) []Change {
+	var out []Change
+	for _, code := range ToolCodes() {
+		before, after := slices.Contains(old, code), slices.Contains(next, code)
+		switch {
+		case after && !before:
+			out = append(out, Change{g, code, "blocks", "accepted", "a tool may say so", true})
+		case before && !after:
+			out = append(out, Change{g, code, "accepted", "blocks", "no tool may say so", false})
+		}
+	}
+	return out
+}
+
+// diffOwn compares rules of one's own.
+func diffOwn(old, next RuleSet) []Change {
+	var out []Change
 	named := func(rules []rule, name string) int {
 		return slices.IndexFunc(rules, func(r rule) bool { return r.Name == name })
 	}

@@ -36,6 +36,7 @@ func TestCanonicalFormParsesToTheSameDigest(t *testing.T) {
 	for _, r := range []gate.RuleSet{gate.DefaultRules(), parse(t, `
 thresholds: {performance: {api_p95_s_max: 1}, cost: {routing_degrade_passed_required: false}}
 min_samples: {performance: {api_p95_s: 200}}
+accept_tool_codes: {performance: [TOOL_THRESHOLD_CROSSED]}
 rules:
   - {name: fast, gate: performance, code: API_SLOW, expr: metrics.api_p95_s <= 1.5 && samples.api >= 200}
 `)} {
@@ -77,7 +78,7 @@ func TestRuleFileErrorsNameFileLineAndField(t *testing.T) {
 		{"a list", "- 1", "rules.yaml:1"},
 		{"wrong format", "format: v9\nversion: 1\nowner: a\nreason: b", `rules.yaml:1: format: must be "headgate-rules/v1"`},
 		{"no owner", "format: headgate-rules/v1\nversion: 1\nreason: b", "owner: is required"},
-		{"unknown field", header + "treshold: 1", "rules.yaml:5: treshold: unknown field; known here: format,"},
+		{"unknown field", header + "treshold: 1", "rules.yaml:5: treshold: unknown field; known here: accept_tool_codes, format,"},
 		{"unknown gate", header + "thresholds:\n  speed: {}", "rules.yaml:6: thresholds.speed: unknown field; known here: cost, performance, quality, security"},
 		{"wrong direction", header + "thresholds:\n  quality:\n    ragas_faithfulness_max: 1", "rules.yaml:7: thresholds.quality.ragas_faithfulness_max: unknown field"},
 		{"twice", header + "thresholds:\n  cost: {degrade_availability_min: 1, degrade_availability_min: 0}", "thresholds.cost.degrade_availability_min: is given twice"},

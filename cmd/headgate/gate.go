@@ -142,7 +142,7 @@ func (a *app) judge(g headgate.Gate, files []string, format string, columns map[
 	if err != nil {
 		return err
 	}
-	if len(in.Metrics) == 0 {
+	if len(in.Metrics) == 0 && !slices.ContainsFunc(in.Tools, func(t gate.ToolReport) bool { return t.Verdict == headgate.Fail }) {
 		return headgate.Invalidf("none of the files has a metric of the %s gate; it judges %s (use --column where the tool calls them otherwise)",
 			g, strings.Join(gate.MetricNames(g), ", "))
 	}
@@ -216,7 +216,7 @@ func (a *app) showResult(r gate.Result) error {
 		if c.Samples != nil {
 			samples = thousands(*c.Samples)
 		}
-		rows[i] = []string{string(c.Verdict), c.Name, figure(c.Value), c.Op + " " + figure(c.Threshold), c.Unit, samples, cmp.Or(c.Detail, c.Source)}
+		rows[i] = []string{string(c.Verdict), c.Name, figure(c.Value), want(c.Op, c.Threshold), c.Unit, samples, cmp.Or(c.Detail, c.Source)}
 	}
 	if err := a.table([]string{"VERDICT", "CHECK", "VALUE", "WANT", "UNIT", "SAMPLES", "SOURCE"}, rows); err != nil {
 		return err
@@ -226,6 +226,17 @@ func (a *app) showResult(r gate.Result) error {
 		_, err = fmt.Fprintf(a.stdout, "  because: %s\n", strings.Join(r.FailedChecks, ", "))
 	}
 	return err
+}
+
+// want is what a check asks for, as people read it.
+func want(op string, threshold any) string {
+	switch {
+	case op == "tool" && threshold == false:
+		return "accepted"
+	case op == "tool":
+		return "must pass"
+	}
+	return op + " " + figure(threshold)
 }
 
 // figure is a value as people read it.
@@ -252,7 +263,7 @@ func (a *app) addEvidence(ctx context.Context, cl *client.Client, release string
 	}
 	_, err = fmt.Fprintf(a.stdout, "%s is evidence for the %s gate of %s: %s, %s\n", added.Input.Name, added.Gate, release, added.Input.Format, added.Input.Digest)
 	if f := added.Facts; err == nil && f.Verdict != headgate.Pass && len(f.Reasons) > 0 {
-		_, err = fmt.Fprintf(a.stdout, "  %s itself says %s, which the gate does not judge by: %s\n", added.Input.Name, f.Verdict, printable(strings.Join(f.Reasons, "; ")))
+		_, err = fmt.Fprintf(a.stdout, "  %s itself says %s: %s\n", added.Input.Name, f.Verdict, printable(strings.Join(f.Reasons, "; ")))
 	}
 	return err
 }

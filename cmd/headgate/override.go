@@ -86,7 +86,7 @@ func (a *app) evaluateRelease(ctx context.Context, cl *client.Client, release st
 		if c.Detail != "" {
 			source = c.Detail
 		}
-		rows[i] = []string{string(c.Verdict), c.Name, figure(c.Value), c.Op + " " + figure(c.Threshold), c.Unit, samples, source}
+		rows[i] = []string{string(c.Verdict), c.Name, figure(c.Value), want(c.Op, c.Threshold), c.Unit, samples, source}
 	}
 	fmt.Fprintln(a.stdout)
 	if err := a.table([]string{"VERDICT", "CHECK", "VALUE", "WANT", "UNIT", "SAMPLES", "SOURCE"}, rows); err != nil {

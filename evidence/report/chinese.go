@@ -35,7 +35,7 @@ var chinese = map[string]string{
 
 	"Gates": "门禁", "Gate": "门禁", "No gate has decided about this release.": "尚无门禁对该发布作出判定。",
 	"Check": "检查项", "Value": "实测值", "Threshold": "门限", "Distance": "余量", "Samples": "样本数", "Measured from": "数据来源", "at least %s": "至少 %s",
-	"query %d":                  "查询 %d",
+	"query %d": "查询 %d", "must pass": "须通过", "accepted": "已接受",
 	"Decided %s under rules %s": "判定于 %s，所用规则 %s",
 	"gate:quality":              "质量", "gate:performance": "性能", "gate:security": "安全", "gate:cost": "成本", "gate:rollout": "放量", "gate:rollback": "回滚", "gate:ops": "运维",
 

@@ -59,7 +59,7 @@ type Check struct {
 	Code       string           `json:"code"`
 	Value      any              `json:"value"`     // a number, a boolean, or nil for none
 	Threshold  any              `json:"threshold"` // a number, a boolean, or a CEL expression
-	Op         string           `json:"op"`        // ">=", "<=", "==" or "cel"
+	Op         string           `json:"op"`        // ">=", "<=", "==", "cel" or "tool"
 	Unit       string           `json:"unit"`
 	Samples    *int64           `json:"samples"` // nil when nobody counted
 	MinSamples int64            `json:"min_samples"`

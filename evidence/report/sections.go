@@ -85,6 +85,10 @@ func (w words) why(r Release) []reason {
 	for _, g := range r.Gates {
 		for _, c := range g.Checks {
 			if c.Verdict != headgate.Pass {
+				checks[c.Code] = c.Detail
+				if c.Op == "tool" {
+					continue
+				}
 				checks[c.Code] = w.trf("%s is %s, the limit is %s%s", c.Name, w.quantity(c.Value, c.Threshold, c.Unit), comparison(c.Op), w.quantity(c.Threshold, nil, c.Unit))
 			}
 		}
@@ -245,8 +249,14 @@ func (w words) check(c Check) []cell {
 	limit := text(comparison(c.Op) + w.quantity(c.Threshold, nil, c.Unit))
 	source := mono(c.Source)
 	source.Sub = cmp.Or(c.Detail, c.Window)
-	if c.Op == "cel" { // the rule is its own source
+	switch c.Op {
+	case "cel": // the rule is its own source
 		limit, source = text(""), mono(w.quantity(c.Threshold, nil, ""))
+	case "tool":
+		limit = text(w.tr("must pass"))
+		if c.Threshold == false {
+			limit = text(w.tr("accepted"))
+		}
 	}
 	return []cell{
 		{Text: c.Name, Sub: c.Code, Mono: true}, text(w.quantity(c.Value, c.Threshold, c.Unit)), limit, distance, samples, source, w.verdict(c.Verdict),

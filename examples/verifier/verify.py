@@ -324,14 +324,32 @@ class Verification:
         rules = json.loads(raw) if raw else {}
         if raw and rules.get("thresholds", {}).get(d["gate"], {}) != d["thresholds"]:
             self.find("THRESHOLD_SWAPPED", name, f"gate {d['gate']} shows thresholds that its rule set does not have")
+        if raw:
+            self.check_tools(name, d, rules.get("accept_tool_codes", {}).get(d["gate"], []))
         for c in d["checks"] if raw else ():
             if rules.get("min_samples", {}).get(d["gate"], {}).get(c["name"], 0) != c["min_samples"]:
                 self.find("THRESHOLD_SWAPPED", name, f"check {c['name']} demands another number of samples than its rule set")
+
+    def check_tools(self, name, d, accepted):
+        """The checks on tools' own runs follow from what the request says of each and from what the rules accept."""
+        want = []
+        for t in (d.get("request") or {}).get("tools") or []:
+            if t.get("digest") and t["digest"] not in [i["digest"] for i in d["inputs"]]:
+                self.find("VERDICT_FORGED", name, f"gate {d['gate']} judged the run behind {t['file']}, which is none of its files")
+            for p in t.get("problems") or [{"code": "TOOL_REPORT_FAILED", "verdict": t["verdict"]}]:
+                want.append(("tool/" + t["file"], p["code"], "pass" if p["code"] in accepted else p["verdict"]))
+        got = [(c["name"], c["code"], c["verdict"]) for c in d["checks"] if c["op"] == "tool"]
+        if got != want:
+            self.find("VERDICT_FORGED", name, f"gate {d['gate']} shows tool runs as {got}, its request and its rules give {want}")
 
     def check_check(self, name, d, c):
         value, limit, op = c["value"], c["threshold"], c["op"]
         if op == "cel":
             self.notes.append(f"rule {c['name']} is written in CEL and was not evaluated")
+            return
+        if op == "tool":
+            if c["verdict"] == "pass" and (c["value"] is None or c["value"] != c["threshold"]):
+                self.find("VERDICT_FORGED", name, f"check {c['name']} is recorded as passed, its value is {c['value']}")
             return
         holds = None
         if isinstance(value, bool) and isinstance(limit, bool):

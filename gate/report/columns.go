@@ -81,7 +81,7 @@ func (s *scores) metric(f *Facts, name, from string) {
 		f.note("%s: %d of %d cases have no score", from, s.unscored, total)
 	}
 	if total == 0 || float64(s.unscored) > maxUnscored*float64(total) {
-		f.fail(headgate.Insufficient, "%s: too few cases have a score; the metric is left out", from)
+		f.fail(headgate.Insufficient, gate.ToolScoresMissing, "%s: too few cases have a score; the metric is left out", from)
 		return
 	}
 	g, _ := gate.Known(name)

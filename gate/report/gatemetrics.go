@@ -98,7 +98,7 @@ func (in gateMetrics) facts(o Options) (Facts, error) {
 		}
 	}
 	if len(f.Metrics) == 0 {
-		f.fail(headgate.Insufficient, "the file holds none of the gates' metrics")
+		f.fail(headgate.Insufficient, gate.ToolNoMetrics, "the file holds none of the gates' metrics")
 	}
 	return f, nil
 }

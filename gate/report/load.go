@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/gate"
 )
 
 var latencyDefault = map[string][]string{"api_p95_s": {"http_req_duration"}}
@@ -158,7 +159,7 @@ func (k k6) facts(o Options) (Facts, error) {
 		for _, expr := range sortedKeys(k.metrics[name].held) {
 			thresholds++
 			if !k.metrics[name].held[expr] {
-				f.fail(headgate.Fail, "threshold %s on %s was crossed", clip(expr), clip(name))
+				f.fail(headgate.Fail, gate.ToolThresholdCrossed, "threshold %s on %s was crossed", clip(expr), clip(name))
 			}
 		}
 	}
@@ -216,10 +217,10 @@ func latencyMetric(name, from string, seconds float64) (Metric, error) {
 func (f *Facts) requestsMeasure() bool {
 	switch r := f.Requests; {
 	case r.Total <= 0:
-		f.fail(headgate.Insufficient, "no HTTP request was made")
+		f.fail(headgate.Insufficient, gate.ToolNoRequests, "no HTTP request was made")
 		return false
 	case r.Failed >= r.Total:
-		f.fail(headgate.Fail, "every request failed; the latencies of failures measure nothing")
+		f.fail(headgate.Fail, gate.ToolRequestsFailed, "every request failed; the latencies of failures measure nothing")
 		return false
 	case r.Failed > 0:
 		f.note("%d of %d requests failed", r.Failed, r.Total)

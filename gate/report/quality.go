@@ -116,7 +116,7 @@ func (run deepEval) facts(o Options) (Facts, error) {
 			t.Failed++
 		}
 	}
-	t.judge(&f)
+	t.judgeCases(&f)
 	for _, name := range sortedKeys(found) {
 		found[name].metric(&f, name, wanted[name][0])
 	}
@@ -222,7 +222,7 @@ func (p promptfoo) facts(o Options) (Facts, error) {
 		t.Failed, t.Errored = max(t.Failed, s.Failures), max(t.Errored, s.Errors)
 		t.Total = t.Passed + t.Failed + t.Errored
 	}
-	t.judge(&f)
+	t.judgeCases(&f)
 	for _, name := range sortedKeys(found) {
 		if found[name].scored > 0 {
 			found[name].metric(&f, name, wanted[name][0])

@@ -8,6 +8,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -50,11 +51,16 @@ type Facts struct {
 	Format string `json:"format"`
 	Tool   Tool   `json:"tool"`
 	Source string `json:"source,omitempty"`
+	// Digest is that of the report as it is kept, "sha256:<hex>". Whoever keeps
+	// it sets it; [Parse] leaves it empty.
+	Digest string `json:"digest,omitempty"`
 	// Verdict is the tool's own: fail when a test, a threshold or a scan
-	// failed, insufficient when nothing was tested or measured. It does not
-	// replace a gate's.
+	// failed, broken when the tool itself did, insufficient when nothing was
+	// tested or measured. The rules say what a gate makes of it.
 	Verdict headgate.Verdict `json:"verdict"`
-	// Reasons say why Verdict is not pass, and what a reader should know.
+	// Problems are why Verdict is not pass, one for each code.
+	Problems []gate.Problem `json:"problems,omitempty"`
+	// Reasons say the same in words, and what else a reader should know.
 	Reasons  []string  `json:"reasons,omitempty"`
 	Metrics  []Metric  `json:"metrics,omitempty"`
 	Tests    *Tests    `json:"tests,omitempty"`
@@ -225,7 +231,8 @@ func open(name string, r io.Reader, opts Options) (content, error) {
 
 // Merge puts the facts of several reports together as the input of one gate.
 // Two reports that give the same metric with different values contradict each
-// other, which is an error. Metrics of other gates are left out.
+// other, which is an error. Metrics of other gates are left out; what a tool
+// says of its own run is not.
 func Merge(g headgate.Gate, datasetID string, facts ...Facts) (gate.Input, error) {
 	in := gate.Input{DatasetID: datasetID, Metrics: map[string]any{}, Origins: map[string]gate.Origin{}}
 	for _, f := range facts {
@@ -241,16 +248,35 @@ func Merge(g headgate.Gate, datasetID string, facts ...Facts) (gate.Input, error
 			}
 			in.Metrics[m.Name], in.Origins[m.Name] = m.Value, f.origin(m)
 		}
+		in.Tools = append(in.Tools, f.toolReport())
 	}
 	return in, nil
 }
 
-func (f Facts) origin(m Metric) gate.Origin {
-	where := f.Source
-	if where == "" {
-		where = f.Format
+// toolReport is what a gate judges of the tool's own run.
+func (f Facts) toolReport() gate.ToolReport {
+	t := gate.ToolReport{
+		File: cmp.Or(f.Source, f.Format), Digest: f.Digest, Tool: cmp.Or(f.Tool.Name, f.Format), Version: f.Tool.Version,
+		Counts: map[string]int64{}, Verdict: f.Verdict, Problems: f.Problems,
 	}
-	return gate.Origin{Samples: m.Samples, Source: fmt.Sprintf("%s (%s)", where, m.From)}
+	if f.Tests != nil {
+		t.Counts["tests_total"], t.Counts["tests_failed"] = int64(f.Tests.Total), int64(f.Tests.Failed)
+		t.Counts["tests_errored"], t.Counts["tests_skipped"] = int64(f.Tests.Errored), int64(f.Tests.Skipped)
+	}
+	if f.Requests != nil {
+		t.Counts["requests_total"], t.Counts["requests_failed"] = f.Requests.Total, f.Requests.Failed
+	}
+	if f.FindingCount > 0 {
+		t.Counts["findings"] = int64(f.FindingCount)
+	}
+	if f.Components > 0 {
+		t.Counts["components"] = int64(f.Components)
+	}
+	return t
+}
+
+func (f Facts) origin(m Metric) gate.Origin {
+	return gate.Origin{Samples: m.Samples, Source: fmt.Sprintf("%s (%s)", cmp.Or(f.Source, f.Format), m.From)}
 }
 
 // sortMetrics makes the order of the facts independent of map order.
@@ -273,11 +299,17 @@ func (f *Facts) count(name string, n int64, from string) {
 
 // fail sets the verdict unless one that blocks is there already, and says why.
 // A failure outranks the rest.
-func (f *Facts) fail(v headgate.Verdict, format string, args ...any) {
+func (f *Facts) fail(v headgate.Verdict, code, format string, args ...any) {
 	if v == headgate.Fail || f.Verdict == headgate.Pass {
 		f.Verdict = v
 	}
-	f.note(format, args...)
+	why := fmt.Sprintf(format, args...)
+	f.note("%s", why)
+	if i := slices.IndexFunc(f.Problems, func(p gate.Problem) bool { return p.Code == code }); i >= 0 {
+		f.Problems[i].Detail = clip(f.Problems[i].Detail + "; " + why)
+		return
+	}
+	f.Problems = append(f.Problems, gate.Problem{Code: code, Verdict: v, Detail: clip(why)})
 }
 
 func (f *Facts) note(format string, args ...any) {

@@ -180,10 +180,10 @@ func TestTraps(t *testing.T) {
 		{name: "junit: nested suites", format: "junit", report: `<testsuites><testsuite>` + suite + `<testcase name="a"><failure/></testcase></testsuite></testsuite></testsuites>`, verdict: headgate.Fail},
 		{name: "go test: cut off", format: "gotest", report: `{"Action":"start","Package":"p"}` + "\n" + `{"Action":"run","Package":"p","Test":"T"}`, verdict: headgate.Fail, reason: "did not finish"},
 		{name: "go test: died outside a test", format: "gotest", report: `{"Action":"start","Package":"p"}` + "\n" + `{"Action":"pass","Package":"p","Test":"T"}` + "\n" + `{"Action":"fail","Package":"p"}`, verdict: headgate.Fail},
-		{name: "deepeval: an error is not a low score", format: "deepeval", report: string(read(t, "deepeval-test-run.json")), verdict: headgate.Fail, reason: "1 of 24 cases have no score", metric: "deepeval.hallucination_rate", value: 0.5 / 23, samples: 23},
+		{name: "deepeval: an error is not a low score", format: "deepeval", report: string(read(t, "deepeval-test-run.json")), verdict: headgate.Broken, reason: "1 of 24 cases have no score", metric: "deepeval.hallucination_rate", value: 0.5 / 23, samples: 23},
 		{name: "deepeval: too many errors leave nothing to judge", format: "deepeval", report: `{"testCases":[{"success":true,"metricsData":[{"name":"Hallucination","score":0}]},{"success":false,"metricsData":[{"name":"Hallucination","score":0,"error":"timeout"}]}]}`,
-			verdict: headgate.Fail, reason: "left out", metric: "deepeval.hallucination_rate"},
-		{name: "deepeval: column map", format: "deepeval", report: string(read(t, "deepeval-evaluate.json")), columns: map[string]string{"ragas.faithfulness": "Faithfulness"}, verdict: headgate.Fail, metric: "ragas.faithfulness", value: 0.9, samples: 24},
+			verdict: headgate.Broken, reason: "left out", metric: "deepeval.hallucination_rate"},
+		{name: "deepeval: column map", format: "deepeval", report: string(read(t, "deepeval-evaluate.json")), columns: map[string]string{"ragas.faithfulness": "Faithfulness"}, verdict: headgate.Broken, metric: "ragas.faithfulness", value: 0.9, samples: 24},
 		{name: "promptfoo: an error is not a score of zero", format: "promptfoo", report: string(read(t, "promptfoo.json")), verdict: headgate.Fail, metric: "ragas.faithfulness", value: 18.6 / 19, samples: 19},
 		{name: "junit: Maven counts tries", format: "junit", report: string(read(t, "junit-maven-flaky.xml")), verdict: headgate.Pass},
 		{name: "junit: a failure beside the tries", format: "junit", report: `<testsuite tests="2" failures="2"><testcase name="a"><flakyFailure/></testcase></testsuite>`, verdict: headgate.Fail, reason: "1 did not run properly"},
@@ -199,9 +199,9 @@ func TestTraps(t *testing.T) {
 		{name: "trivy: silence about secrets is no count", format: "trivy", report: string(read(t, "trivy-clean.json")), verdict: headgate.Pass, reason: "does not say whether", metric: "secret_scan_findings"},
 		{name: "trivy: the caller vouches", format: "trivy", report: string(read(t, "trivy-clean.json")), columns: map[string]string{"secret_scan_findings": "secret"}, verdict: headgate.Pass, metric: "secret_scan_findings", value: 0.0, samples: -1},
 		{name: "trivy: a check that passed is listed too", format: "trivy", report: `{"SchemaVersion":2,"ArtifactName":"a","Results":[{"Misconfigurations":[{"ID":"a","Severity":"CRITICAL","Status":"PASS"}]}]}`, verdict: headgate.Pass, metric: "secret_scan_findings"},
-		{name: "sarif: no level is a warning", format: "sarif", report: `{"version":"2.1.0","runs":[{"tool":{"driver":{"name":"x"}},"results":[{"ruleId":"r"}]}]}`, verdict: headgate.Fail, reason: "1 finding(s)"},
+		{name: "sarif: no level is a warning", format: "sarif", report: `{"version":"2.1.0","runs":[{"tool":{"driver":{"name":"x"}},"results":[{"ruleId":"r"}]}]}`, verdict: headgate.Pass, reason: "1 finding(s) of level warning"},
 		{name: "sarif: the rule's level", format: "sarif", report: `{"version":"2.1.0","runs":[{"tool":{"driver":{"name":"x","rules":[{"id":"r","defaultConfiguration":{"level":"note"}}]}},"results":[{"ruleId":"r"}]}]}`, verdict: headgate.Pass},
-		{name: "sarif: pass, suppressed and absent do not count", format: "sarif", report: string(read(t, "sarif-traps.json")), columns: map[string]string{"auth_bypass_findings": "auth/*"}, verdict: headgate.Fail, reason: "3 finding(s)", metric: "auth_bypass_findings", value: 3.0, samples: -1},
+		{name: "sarif: pass, suppressed and absent do not count", format: "sarif", report: string(read(t, "sarif-traps.json")), columns: map[string]string{"auth_bypass_findings": "auth/*"}, verdict: headgate.Pass, reason: "3 finding(s) of level warning", metric: "auth_bypass_findings", value: 3.0, samples: -1},
 		{name: "sarif: no results is not none found", format: "sarif", report: `{"version":"2.1.0","runs":[{"tool":{"driver":{"name":"gitleaks"}}}]}`, verdict: headgate.Insufficient, reason: "nothing was scanned", metric: "secret_scan_findings"},
 		{name: "sarif: the tool failed", format: "sarif", report: `{"version":"2.1.0","runs":[{"tool":{"driver":{"name":"x"}},"invocations":[{"executionSuccessful":false}],"results":[]}]}`, verdict: headgate.Broken},
 		{name: "sarif: results elsewhere", format: "sarif", report: `{"version":"2.1.0","runs":[{"tool":{"driver":{"name":"x"}},"externalPropertyFileReferences":{"results":[{}]},"results":[]}]}`, verdict: headgate.Insufficient},
@@ -325,7 +325,7 @@ func TestMerge(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := res.Checks[0]
-	if !res.Passed || c.Samples == nil || *c.Samples != 260 || c.Source != "k6.json (http_req_duration)" || res.DatasetID != "staging-30m" {
+	if !slices.Equal(res.FailedChecks, []string{gate.ToolThresholdCrossed}) || res.Verdict != headgate.Fail || c.Samples == nil || *c.Samples != 260 || c.Source != "k6.json (http_req_duration)" || res.DatasetID != "staging-30m" {
 		t.Errorf("got %+v", res)
 	}
 	if _, ok := in.Metrics["secret_scan_findings"]; ok {

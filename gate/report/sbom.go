@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/gate"
 )
 
 // sbom is a bill of materials, of which only the presence counts. Its
@@ -21,7 +22,7 @@ type sbom struct {
 func (b sbom) facts(Options) (Facts, error) {
 	f := Facts{Tool: b.tool, Components: b.components, Verdict: headgate.Pass}
 	if b.components == 0 {
-		f.fail(headgate.Fail, "the bill of materials lists nothing")
+		f.fail(headgate.Fail, gate.ToolNothingListed, "the bill of materials lists nothing")
 	}
 	return f, nil
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/gate"
 )
 
 const secretMetric = "secret_scan_findings"
@@ -53,7 +54,7 @@ func (leaks gitleaks) facts(Options) (Facts, error) {
 	f.count(secretMetric, int64(len(leaks)), "leaks")
 	f.Verdict = headgate.Pass
 	if len(leaks) > 0 {
-		f.fail(headgate.Fail, "%d secret(s) found", len(leaks))
+		f.fail(headgate.Fail, gate.ToolSecretsFound, "%d secret(s) found", len(leaks))
 	}
 	return f, nil
 }
@@ -152,8 +153,11 @@ func (t trivy) facts(o Options) (Facts, error) {
 		}
 	}
 	f.Verdict = headgate.Pass
-	if serious+secrets > 0 {
-		f.fail(headgate.Fail, "%d vulnerability(ies) or misconfiguration(s) of severity HIGH or CRITICAL, %d secret(s)", serious, secrets)
+	if serious > 0 {
+		f.fail(headgate.Fail, gate.ToolFindings, "%d vulnerability(ies) or misconfiguration(s) of severity HIGH or CRITICAL", serious)
+	}
+	if secrets > 0 {
+		f.fail(headgate.Fail, gate.ToolSecretsFound, "%d secret(s) found", secrets)
 	}
 	if secrets > 0 || o.Columns[secretMetric] == "secret" {
 		f.count(secretMetric, int64(secrets), "Results[].Secrets")
@@ -274,12 +278,16 @@ func decodeSARIF(d document, _ Options) (content, error) {
 // secretScanners are drivers whose every result is a secret.
 var secretScanners = []string{"gitleaks", "trufflehog", "detect-secrets", "ggshield", "kingfisher", "betterleaks"}
 
+func secretScanner(driver string) bool {
+	return slices.Contains(secretScanners, strings.ToLower(driver))
+}
+
 func (s sarif) facts(o Options) (Facts, error) {
 	f := Facts{Verdict: headgate.Pass}
 	counts := map[string]int64{}
-	serious := 0
+	var errored, warned, secrets int
 	if len(s.Runs) == 0 {
-		f.fail(headgate.Insufficient, "the report holds no run")
+		f.fail(headgate.Insufficient, gate.ToolNothingScanned, "the report holds no run")
 	}
 	for i, run := range s.Runs {
 		d := run.Tool.Driver
@@ -298,8 +306,13 @@ func (s sarif) facts(o Options) (Facts, error) {
 			rule := d.rule(r)
 			level := r.level(rule)
 			f.find(r.finding(rule, level))
-			if level == "warning" || level == "error" {
-				serious++
+			switch {
+			case secretScanner(d.Name):
+				secrets++
+			case level == "error":
+				errored++
+			case level == "warning":
+				warned++
 			}
 			for name, pattern := range mapped {
 				if matches(pattern, rule.ID) {
@@ -308,8 +321,14 @@ func (s sarif) facts(o Options) (Facts, error) {
 			}
 		}
 	}
-	if serious > 0 {
-		f.fail(headgate.Fail, "%d finding(s) at or above warning", serious)
+	if errored > 0 {
+		f.fail(headgate.Fail, gate.ToolFindings, "%d finding(s) of level error", errored)
+	}
+	if secrets > 0 {
+		f.fail(headgate.Fail, gate.ToolSecretsFound, "%d secret(s) found", secrets)
+	}
+	if warned > 0 {
+		f.note("%d finding(s) of level warning, which do not fail it", warned)
 	}
 	for _, name := range sortedKeys(counts) {
 		f.count(name, counts[name], "results")
@@ -323,7 +342,7 @@ func (s sarif) stored() ([]byte, error) { return json.Marshal(s) }
 // on the rule, and starts each at zero: a run that found nothing measured zero.
 func (o Options) mapped(tool string, counts map[string]int64) map[string]string {
 	m := map[string]string{}
-	if slices.Contains(secretScanners, strings.ToLower(tool)) {
+	if secretScanner(tool) {
 		m[secretMetric] = "*"
 	}
 	for name, pattern := range o.Columns {
@@ -341,14 +360,14 @@ func (o Options) mapped(tool string, counts map[string]int64) map[string]string 
 func (run sarifRun) usable(f *Facts) {
 	for _, inv := range run.Invocations {
 		if inv.Successful != nil && !*inv.Successful {
-			f.fail(headgate.Broken, "the tool says that its run did not succeed")
+			f.fail(headgate.Broken, gate.ToolRunFailed, "the tool says that its run did not succeed")
 		}
 	}
 	switch {
 	case len(run.External.Results) > 0:
-		f.fail(headgate.Insufficient, "the results are in another file")
+		f.fail(headgate.Insufficient, gate.ToolNothingScanned, "the results are in another file")
 	case run.Results == nil:
-		f.fail(headgate.Insufficient, "a run has no results, not even none: nothing was scanned")
+		f.fail(headgate.Insufficient, gate.ToolNothingScanned, "a run has no results, not even none: nothing was scanned")
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/gate"
 )
 
 // judge says what the totals mean: a run in which nothing ran has not passed.
@@ -18,11 +19,26 @@ func (t Tests) judge(f *Facts) {
 	f.Verdict = headgate.Pass
 	switch {
 	case t.Failed+t.Errored > 0:
-		f.fail(headgate.Fail, "%d test(s) failed and %d did not run properly", t.Failed, t.Errored)
+		f.fail(headgate.Fail, gate.ToolTestsFailed, "%d test(s) failed and %d did not run properly", t.Failed, t.Errored)
 	case t.Total == 0:
-		f.fail(headgate.Fail, "no test ran")
+		f.fail(headgate.Fail, gate.ToolNoTests, "no test ran")
 	case t.Skipped == t.Total:
-		f.fail(headgate.Fail, "every test was skipped")
+		f.fail(headgate.Fail, gate.ToolNoTests, "every test was skipped")
+	}
+}
+
+// judgeCases is judge for cases that a model scored: one on which the
+// evaluation itself failed says nothing of the candidate.
+func (t Tests) judgeCases(f *Facts) {
+	f.Tests = &t
+	if t.Total == 0 {
+		f.fail(headgate.Fail, gate.ToolNoTests, "no case was evaluated")
+	}
+	if t.Failed > 0 {
+		f.fail(headgate.Fail, gate.ToolCasesFailed, "%d case(s) failed", t.Failed)
+	}
+	if t.Errored > 0 {
+		f.fail(headgate.Broken, gate.ToolCasesErrored, "%d case(s) could not be evaluated; they are not low scores", t.Errored)
 	}
 }
 
