@@ -3,6 +3,7 @@ package archtest_test
 import (
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -103,5 +104,15 @@ func TestDirectDependenciesAreExplained(t *testing.T) {
 			!slices.ContainsFunc(mod.Require, func(r *modfile.Require) bool { return covers(e, r.Mod.Path) }) {
 			t.Errorf("docs/dependencies.md explains %s, which go.mod does not require", e)
 		}
+	}
+}
+
+// The module of the comparisons takes its requirements over from this one.
+func TestBenchFollowsGoMod(t *testing.T) {
+	t.Parallel()
+	cmd := exec.Command("go", "list", "-mod=readonly", "-test", "-deps", "./...")
+	cmd.Dir = filepath.Join(repository, "bench")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("bench/go.mod is behind; run: cd bench && go mod tidy\n%v: %.500s", err, out)
 	}
 }
