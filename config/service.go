@@ -8,10 +8,12 @@ package config
 
 import (
 	"cmp"
+	"fmt"
 	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -43,6 +45,7 @@ type Service struct {
 	Gates         Gates      `yaml:"gates" json:"gates"`
 	Rollout       Rollout    `yaml:"rollout" json:"rollout"`
 	Canary        Canary     `yaml:"canary" json:"canary"`
+	RollbackDrill Drill      `yaml:"rollback_drill" json:"rollback_drill"`
 	Feedback      Feedback   `yaml:"feedback" json:"feedback"`
 	// Deadlines overrides how long a stage may take; ask [Service.Deadline].
 	Deadlines map[headgate.Stage]time.Duration `yaml:"deadlines" json:"deadlines,omitempty"`
@@ -241,6 +244,43 @@ type Tier struct {
 	// ApprovalRequired holds the canary before this tier until a person with
 	// the approver role agrees.
 	ApprovalRequired bool `yaml:"approval_required" json:"approval_required,omitempty"`
+}
+
+// Drill says how often a rollback has to be rehearsed; a zero Every asks for
+// none.
+type Drill struct {
+	Every Interval `yaml:"every" json:"every"`
+}
+
+// Interval is a duration that may be written in days: 30d.
+type Interval time.Duration
+
+// Duration returns the interval as one.
+func (i Interval) Duration() time.Duration { return time.Duration(i) }
+
+const day = 24 * time.Hour
+
+// String writes whole days as days.
+func (i Interval) String() string {
+	if d := i.Duration(); d > 0 && d%day == 0 {
+		return fmt.Sprintf("%dd", d/day)
+	}
+	return i.Duration().String()
+}
+
+// MarshalText writes what UnmarshalText reads.
+func (i Interval) MarshalText() ([]byte, error) { return []byte(i.String()), nil }
+
+// UnmarshalText reads a number of days, or any other duration.
+func (i *Interval) UnmarshalText(text []byte) error {
+	if n, ok := strings.CutSuffix(string(text), "d"); ok {
+		days, err := strconv.Atoi(n)
+		*i = Interval(time.Duration(days) * day)
+		return err
+	}
+	d, err := time.ParseDuration(string(text))
+	*i = Interval(d)
+	return err
 }
 
 // TierWhitelist is the tier of the whitelisted tenants alone.

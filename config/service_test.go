@@ -86,6 +86,9 @@ func TestFullDescriptionIsRead(t *testing.T) {
 	if c.Ratio != 0.25 || c.Duration != 10*time.Minute || c.MaxDuration != time.Hour {
 		t.Errorf("canary %+v: the description is more specific than the process and wins", c)
 	}
+	if got := s.RollbackDrill.Every; got.Duration() != 30*24*time.Hour || got.String() != "30d" {
+		t.Errorf("a drill every %v", got)
+	}
 	var tiers []string
 	for _, tier := range s.Resolve(config.DefaultSettings()).Rollout.Tiers {
 		tiers = append(tiers, fmt.Sprint(tier.Tier, " ", tier.Share, " ", tier.Soak))

@@ -51,6 +51,10 @@ type Store interface {
 	RegisterService(ctx context.Context, name string, stable rollout.Backend) error
 	// Service returns SERVICE_NOT_FOUND when it is not known.
 	Service(ctx context.Context, name string) (ServiceState, error)
+	// HoldService takes a service's traffic for a rehearsal, as a pipeline's
+	// commit does for a release: RELEASE_ACTIVE. ReleaseService gives it back.
+	HoldService(ctx context.Context, name, by string) error
+	ReleaseService(ctx context.Context, name, by string) error
 	SetStable(ctx context.Context, name string, stable rollout.Backend) error
 	Rollbacks(ctx context.Context, releaseID string) ([]rollback.Rollback, error)
 	PutPlan(ctx context.Context, p rollout.Plan) error
@@ -82,7 +86,7 @@ type EventQuery struct {
 // ServiceState is what releases have made of a service.
 type ServiceState struct {
 	Stable rollout.Backend `json:"stable"`
-	// HeldBy is the release that meets users, empty for none.
+	// HeldBy is the release, or the drill, that has the traffic, empty for none.
 	HeldBy string `json:"held_by,omitempty"`
 }
 
@@ -118,6 +122,7 @@ type Service struct {
 	Credential func(tenant string) string
 
 	flags *flagCache
+	drill *running
 }
 
 // Options configure a [Plane]. All but Now are required.
@@ -174,13 +179,16 @@ func (p *Plane) Wakes(wake func()) { p.wake = wake }
 // the router and the credentials are the caller's.
 func (p *Plane) Add(ctx context.Context, svc config.Service, suite *replay.Suite, router rollout.Router, credential func(string) string) error {
 	flags := &flagCache{}
-	s := &Service{Service: svc.Resolve(p.o.Settings), Suite: suite, Router: watchedRouter{router, flags}, Credential: credential, flags: flags}
-	s.Rollback = p.newExecutor(s)
+	s := &Service{Service: svc.Resolve(p.o.Settings), Suite: suite, Router: watchedRouter{router, flags}, Credential: credential, flags: flags, drill: &running{}}
+	s.Rollback = p.executor(s, p.o.Store, p)
 	s.Feedback = p.newLoop(s)
 	if err := p.o.Store.RegisterService(ctx, s.Name, rollout.Backend{Version: svc.Targets.Stable.Version, URL: svc.Targets.Stable.URL}); err != nil {
 		return err
 	}
 	if err := p.seedFlags(ctx, s); err != nil {
+		return err
+	}
+	if err := p.forgetDrill(ctx, s); err != nil {
 		return err
 	}
 	p.mu.Lock()

@@ -192,11 +192,19 @@ type things struct {
 	// failing fails those who are not acme, and wrong whatever is not the health
 	// check.
 	broken, leaking, failing, wrong atomic.Bool
+	// hang, if set, is closed by the next request that is not the health check,
+	// which is then never answered.
+	hang atomic.Pointer[chan struct{}]
 }
 
 func newThings(t *testing.T) *things {
 	s := &things{}
 	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if hang := s.hang.Load(); hang != nil && r.URL.Path != "/healthz" && s.hang.CompareAndSwap(hang, nil) {
+			close(*hang)
+			<-r.Context().Done()
+			return
+		}
 		owner := r.Header.Get("Authorization") == "Bearer token-acme"
 		switch {
 		case s.broken.Load(), s.wrong.Load() && r.URL.Path != "/healthz", !owner && s.failing.Load() && r.URL.Path == "/things/1":
@@ -216,13 +224,14 @@ func newThings(t *testing.T) *things {
 
 // router does what it is told.
 type router struct {
-	mu    sync.Mutex
-	split rollout.Split
+	mu      sync.Mutex
+	split   rollout.Split
+	applied []rollout.Split
 }
 
 func (r *router) Apply(ctx context.Context, s rollout.Split) (rollout.Status, error) {
 	r.mu.Lock()
-	r.split = s
+	r.split, r.applied = s, append(r.applied, s)
 	r.mu.Unlock()
 	return r.Status(ctx)
 }
@@ -231,7 +240,7 @@ func (r *router) Status(context.Context) (rollout.Status, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return rollout.Status{
-		Service: "things", Epoch: r.split.Epoch,
+		Service: "things", Epoch: r.split.Epoch, Share: r.split.Share,
 		Backends: []rollout.BackendStatus{{Backend: r.split.Stable, Arm: headgate.Stable, Healthy: true}},
 	}, nil
 }

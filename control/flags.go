@@ -102,6 +102,9 @@ func (p *Plane) readFlags(ctx context.Context, s *Service, now time.Time) (rollo
 		return f, nil
 	}
 	rec, err := p.o.Store.Release(ctx, state.HeldBy)
+	if err != nil && headgate.AsError(err).Code == headgate.CodeReleaseNotFound {
+		return f, nil // a drill, which changes nothing
+	}
 	if err != nil {
 		return rollout.Flags{}, err
 	}

@@ -168,8 +168,8 @@ func (p *Plane) examineRollout(ctx context.Context, releaseID string) []string {
 }
 
 // examineRollback checks that a rollback could be done now: the router
-// answers, every component can be read, stable is up, and there is a suite to
-// verify with.
+// answers, every component can be read, stable is up, there is a suite to
+// verify with, and a drill has passed as recently as the description asks.
 func (p *Plane) examineRollback(ctx context.Context, s *Service, rec *pipeline.Record) []string {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -182,6 +182,13 @@ func (p *Plane) examineRollback(ctx context.Context, s *Service, rec *pipeline.R
 		if b.Arm == headgate.Stable && !b.Healthy {
 			out = append(out, "stable ("+b.URL+") is not healthy; there would be nothing to go back to")
 		}
+	}
+	all, err := p.drills(ctx, s.Name)
+	if err != nil {
+		out = append(out, "the rollback drills cannot be read: "+headgate.AsError(err).Message)
+	}
+	if overdue := overdueDrill(s, all, p.o.Now()); overdue != "" {
+		out = append(out, overdue)
 	}
 	if s.Suite == nil {
 		out = append(out, "there is no replay suite, so a rollback could not be verified")

@@ -16,8 +16,16 @@ import (
 	"github.com/headgate/headgate/rollout"
 )
 
-// newExecutor makes the rollback executor of a service.
-func (p *Plane) newExecutor(s *Service) *rollback.Executor {
+// executor makes a rollback executor of a service.
+func (p *Plane) executor(s *Service, store rollback.Store, audit rollback.Audit) *rollback.Executor {
+	return rollback.New(rollback.Config{
+		Service: s.Name, Store: store, Actuators: p.actuators(s), Verifier: verifier{p, s}, Audit: audit, Capacity: capacity{p, s},
+		Log: p.o.Logger, Now: p.o.Now, Limit: time.Duration(p.o.Settings.RollbackMaxMinutes) * time.Minute,
+	})
+}
+
+// actuators are what changes a service's components.
+func (p *Plane) actuators(s *Service) map[headgate.Component]rollback.Actuator {
 	actuators := map[headgate.Component]rollback.Actuator{}
 	for _, c := range headgate.RollbackOrder() {
 		switch a := s.Components.Get(c).Actuator; {
@@ -29,10 +37,7 @@ func (p *Plane) newExecutor(s *Service) *rollback.Executor {
 			actuators[c] = rollback.Flag{Service: s.Name, Store: p.o.Store}
 		}
 	}
-	return rollback.New(rollback.Config{
-		Service: s.Name, Store: p.o.Store, Actuators: actuators, Verifier: verifier{p, s}, Audit: p, Capacity: capacity{p, s},
-		Log: p.o.Logger, Now: p.o.Now, Limit: time.Duration(p.o.Settings.RollbackMaxMinutes) * time.Minute,
-	})
+	return actuators
 }
 
 // routerActuator sets the version that all users meet.
@@ -235,6 +240,9 @@ func (p *Plane) rollBackNow(ctx context.Context, who access.Identity, s *Service
 	}
 	// The rollback outlives a client that hangs up.
 	ctx = context.WithoutCancel(ctx)
+	if err := s.drill.stop(ctx); err != nil {
+		return rollback.Rollback{}, err
+	}
 	rb, err := s.Rollback.Execute(ctx, rollback.Request{
 		ReleaseID: req.ReleaseID, TenantID: who.TenantID, Gate: g, Breaches: req.Breaches,
 		Targets: s.targets(rec, state), Actor: who.Name, Reason: "rollback requested over the API",

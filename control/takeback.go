@@ -150,6 +150,9 @@ const unrestored = "the rollback is not restored: a step is escalated or the rep
 // clearTraffic ends a canary that meets users beside the release that is taken
 // back; its own rollback would bring that release back again.
 func (p *Plane) clearTraffic(ctx context.Context, s *Service, rec pipeline.Record) error {
+	if err := s.drill.stop(ctx); err != nil {
+		return err
+	}
 	state, err := p.o.Store.Service(ctx, s.Name)
 	if err != nil || state.HeldBy == "" {
 		return err

@@ -265,6 +265,7 @@ func (s *Server) Start(ctx context.Context) error {
 	s.running.Go(func() { s.alerts.Run(ctx) })
 	s.running.Go(func() { s.engine.Run(ctx) })
 	s.running.Go(func() { s.plane.RunSealer(ctx) })
+	s.running.Go(func() { s.runDrills(ctx) })
 	s.running.Go(func() { s.keepRouters(ctx) })
 	s.running.Go(func() {
 		if err := s.plane.ResumeRollbacks(ctx); err != nil && ctx.Err() == nil {

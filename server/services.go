@@ -102,6 +102,22 @@ func (s *Server) keepRouters(ctx context.Context) {
 	}
 }
 
+// drillEvery is how often the schedules of rollback drills are looked at.
+const drillEvery = time.Minute
+
+func (s *Server) runDrills(ctx context.Context) {
+	ticker := time.NewTicker(drillEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			s.plane.RunDueDrills(ctx)
+		}
+	}
+}
+
 func (s *Server) keepRouter(ctx context.Context, svc *control.Service) error {
 	ctx, cancel := context.WithTimeout(ctx, keepEvery)
 	defer cancel()

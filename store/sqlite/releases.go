@@ -255,7 +255,7 @@ func changeService(ctx context.Context, tx *sql.Tx, c pipeline.Commit, now int64
 		}
 	}
 	if c.ReleaseTraffic {
-		if _, err := tx.ExecContext(ctx, `UPDATE services SET held_by = '' WHERE name = ? AND held_by = ?`, r.Service, r.ID); err != nil {
+		if err := unsetHolder(ctx, tx, r.Service, r.ID); err != nil {
 			return err
 		}
 	}
@@ -278,29 +278,46 @@ func holdTraffic(ctx context.Context, tx *sql.Tx, r pipeline.Record) error {
 	if err := refuseQuarantined(ctx, tx, r); err != nil {
 		return err
 	}
-	var heldBy string
-	var frozen bool
-	var stable rollout.Backend
-	err := tx.QueryRowContext(ctx, `SELECT held_by, stable_version, stable_url,
-		EXISTS (SELECT 1 FROM rollbacks WHERE service = name AND restored = 0) FROM services WHERE name = ?`, r.Service).
-		Scan(&heldBy, &stable.Version, &stable.URL, &frozen)
+	s, frozen, err := serviceState(ctx, tx, r.Service)
 	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		return noService(r.Service)
 	case err != nil:
 		return err
-	case frozen || (heldBy != "" && heldBy != r.ID):
-		e := headgate.Errorf(headgate.CodeReleaseActive, headgate.ClassTransient,
-			"another release of %s meets users, or the service is frozen after a rollback", r.Service)
-		if heldBy != "" {
-			e = e.With("held_by", heldBy)
-		}
-		return e
-	case stable != r.Plan.Stable:
+	case frozen || (s.HeldBy != "" && s.HeldBy != r.ID):
+		return active(r.Service, s.HeldBy)
+	case s.Stable != r.Plan.Stable:
 		return headgate.Errorf(pipeline.CodeStableMoved, headgate.ClassBusinessRule,
-			"%s was compared with %s, but %s is stable by now; make a new release", r.ID, r.Plan.Stable.Version, stable.Version)
+			"%s was compared with %s, but %s is stable by now; make a new release", r.ID, r.Plan.Stable.Version, s.Stable.Version)
 	}
-	_, err = tx.ExecContext(ctx, `UPDATE services SET held_by = ? WHERE name = ?`, r.ID, r.Service)
+	return setHolder(ctx, tx, r.Service, r.ID)
+}
+
+// serviceState is a service's state, and whether a rollback of it is not over.
+func serviceState(ctx context.Context, tx *sql.Tx, name string) (s control.ServiceState, frozen bool, err error) {
+	err = tx.QueryRowContext(ctx, `SELECT held_by, stable_version, stable_url,
+		EXISTS (SELECT 1 FROM rollbacks WHERE service = name AND restored = 0) FROM services WHERE name = ?`, name).
+		Scan(&s.HeldBy, &s.Stable.Version, &s.Stable.URL, &frozen)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = noService(name)
+	}
+	return s, frozen, err
+}
+
+func active(service, heldBy string) error {
+	e := headgate.Errorf(headgate.CodeReleaseActive, headgate.ClassTransient,
+		"another release of %s meets users, or the service is frozen after a rollback", service)
+	if heldBy != "" {
+		e = e.With("held_by", heldBy)
+	}
+	return e
+}
+
+func setHolder(ctx context.Context, tx *sql.Tx, service, by string) error {
+	_, err := tx.ExecContext(ctx, `UPDATE services SET held_by = ? WHERE name = ?`, by, service)
+	return err
+}
+
+func unsetHolder(ctx context.Context, tx *sql.Tx, service, by string) error {
+	_, err := tx.ExecContext(ctx, `UPDATE services SET held_by = '' WHERE name = ? AND held_by = ?`, service, by)
 	return err
 }
 
@@ -366,6 +383,25 @@ func (db *DB) RegisterService(ctx context.Context, name string, stable rollout.B
 			name, stable.Version, stable.URL)
 		return err
 	})
+}
+
+// HoldService implements [control.Store].
+func (db *DB) HoldService(ctx context.Context, name, by string) error {
+	return db.write(ctx, func(tx *sql.Tx) error {
+		s, frozen, err := serviceState(ctx, tx, name)
+		if err != nil {
+			return err
+		}
+		if frozen || s.HeldBy != "" {
+			return active(name, s.HeldBy)
+		}
+		return setHolder(ctx, tx, name, by)
+	})
+}
+
+// ReleaseService implements [control.Store].
+func (db *DB) ReleaseService(ctx context.Context, name, by string) error {
+	return db.write(ctx, func(tx *sql.Tx) error { return unsetHolder(ctx, tx, name, by) })
 }
 
 // SetStable changes which version all users of a service meet.

@@ -70,11 +70,23 @@ func trafficIsHeldByOne(t *testing.T, s Store) {
 		t.Errorf("held by %q, want nobody", got)
 	}
 
+	// A rehearsal takes its turn.
+	wantCode(t, s.HoldService(t.Context(), "another", "drill_1"), headgate.CodeServiceNotFound)
+	must(t, s.HoldService(t.Context(), service, "drill_1"))
+	wantCode(t, s.HoldService(t.Context(), service, "drill_2"), headgate.CodeReleaseActive)
+	wantCode(t, turn(t, s, "rel-2", hold), headgate.CodeReleaseActive)
+	must(t, s.ReleaseService(t.Context(), service, "drill_2")) // not its own to give back
+	if got := heldBy(t, s); got != "drill_1" {
+		t.Errorf("held by %q, want drill_1", got)
+	}
+	must(t, s.ReleaseService(t.Context(), service, "drill_1"))
+
 	// While a rollback awaits its replay the service is frozen, for its own
 	// release too.
 	_, err = s.SaveIntent(t.Context(), rollback.Rollback{ID: "rb", Service: service, ReleaseID: "rel-1", TriggeredAt: at})
 	must(t, err)
 	wantCode(t, turn(t, s, "rel-2", hold), headgate.CodeReleaseActive)
+	wantCode(t, s.HoldService(t.Context(), service, "drill_1"), headgate.CodeReleaseActive)
 	must(t, s.UpdateProgress(t.Context(), "rb", rollback.Progress{CompletedAt: at}))
 	wantCode(t, turn(t, s, "rel-2", hold), headgate.CodeReleaseActive)
 	must(t, s.UpdateProgress(t.Context(), "rb", rollback.Progress{CompletedAt: at, RestoredAt: at}))

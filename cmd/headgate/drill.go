@@ -1,0 +1,136 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/headgate/headgate/client"
+)
+
+func newDrillCommand(a *app) *cobra.Command {
+	return group("drill", "Rehearse what must work when it is needed", newDrillRollbackCommand(a), newDrillShowCommand(a))
+}
+
+func newDrillRollbackCommand(a *app) *cobra.Command {
+	var n connection
+	var service, reason, output string
+	c := &cobra.Command{
+		Use:   "rollback --service SERVICE",
+		Short: "Rehearse a rollback on the live routers, without a user noticing",
+		Long: "Rehearse a rollback from a canary's share to the replay against stable, on the live routers, with the actuators,\n" +
+			"read-backs, capacity check and replay of a real one. The candidate is stable itself and every component is set to\n" +
+			"the value that it has, so users notice nothing. It needs the service's traffic for as long as it takes.\n\n" +
+			"Exit codes: 0 passed, 1 failed or error, 2 usage.",
+		Example: "  headgate drill rollback --service bidding --reason 'before the autumn sale'",
+		Args:    usage(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			if service == "" {
+				return usageError{errors.New("--service is required: which service's rollback is rehearsed?")}
+			}
+			if err := checkOutput(output); err != nil {
+				return err
+			}
+			cl, err := a.connect(n)
+			if err != nil {
+				return err
+			}
+			d, err := cl.DrillRollback(c.Context(), service, reason)
+			if err != nil {
+				return err
+			}
+			if output == outputJSON {
+				err = writeJSON(a.stdout, d)
+			} else {
+				showDrill(a.stdout, d)
+			}
+			if err == nil && !d.Passed {
+				return exitCode(exitError)
+			}
+			return err
+		},
+	}
+	n.flags(c.Flags())
+	c.Flags().StringVar(&service, "service", "", "service whose rollback is rehearsed (required)")
+	c.Flags().StringVar(&reason, "reason", "a drill by hand", "why, for the audit log")
+	outputFlag(c.Flags(), &output)
+	return c
+}
+
+func newDrillShowCommand(a *app) *cobra.Command {
+	var n connection
+	var service, output string
+	c := &cobra.Command{
+		Use:   "show --service SERVICE",
+		Short: "Show a service's last drills, and whether one is overdue",
+		Args:  usage(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			if service == "" {
+				return usageError{errors.New("--service is required: which service's drills?")}
+			}
+			if err := checkOutput(output); err != nil {
+				return err
+			}
+			cl, err := a.connect(n)
+			if err != nil {
+				return err
+			}
+			all, err := cl.Drills(c.Context(), service)
+			if err != nil {
+				return err
+			}
+			if output == outputJSON {
+				return writeJSON(a.stdout, all)
+			}
+			showDrills(a.stdout, all)
+			return nil
+		},
+	}
+	n.flags(c.Flags())
+	c.Flags().StringVar(&service, "service", "", "service (required)")
+	outputFlag(c.Flags(), &output)
+	return c
+}
+
+func showDrills(w io.Writer, all client.Drills) {
+	switch {
+	case all.Overdue != "":
+		fmt.Fprintln(w, "OVERDUE: "+printable(all.Overdue))
+	case all.EverySeconds > 0:
+		fmt.Fprintf(w, "%s: one drill must pass every %s; none is overdue\n", all.Service, seconds(time.Duration(all.EverySeconds)*time.Second))
+	default:
+		fmt.Fprintf(w, "%s: no drill is asked for; rollback_drill.every in headgate.yaml does\n", all.Service)
+	}
+	if all.Last != nil {
+		showDrill(w, *all.Last)
+	}
+	if p := all.LastPassed; p != nil && p.ID != all.Last.ID {
+		showDrill(w, *p)
+	}
+}
+
+func showDrill(w io.Writer, d client.Drill) {
+	verdict := "passed"
+	if !d.Passed {
+		verdict = "FAILED: " + printable(d.Failure)
+	}
+	if d.EndedAt.IsZero() {
+		verdict = "runs"
+	}
+	fmt.Fprintf(w, "%s of %s, %s, by %s (%s): %s\n", d.ID, d.Service, d.StartedAt.Local().Format(time.DateTime), printable(d.Actor), printable(d.Reason), verdict)
+	for _, m := range []struct {
+		what string
+		at   time.Time
+	}{{"traffic back", d.TrafficBackAt}, {"completed", d.CompletedAt}, {"restored", d.RestoredAt}} {
+		if !m.at.IsZero() {
+			fmt.Fprintf(w, "  %-13s %8.3f s after the trigger\n", m.what, m.at.Sub(d.TriggeredAt).Seconds())
+		}
+	}
+	for _, s := range d.Steps {
+		fmt.Fprintln(w, strings.TrimRight(fmt.Sprintf("  %-17s %-10s %s  %s", s.Component, s.Status, s.To, printable(s.Error)), " "))
+	}
+}
