@@ -39,11 +39,11 @@ type Config struct {
 	// errors alone, which are to be stopped sooner.
 	SuddenBlockSeconds float64 `json:"sudden_block_s" yaml:"sudden_block_s"`
 	SuddenCapBlocks    float64 `json:"sudden_cap_blocks" yaml:"sudden_cap_blocks"`
-	// Hazard is the part of the reserve that each block sets on a regression
-	// that starts just then.
+	// Hazard is the part of the reserve that the first block sets on a
+	// regression that starts just then; the n-th sets about 1/n.
 	Hazard float64 `json:"hazard" yaml:"hazard"`
 	// Tempering is the least divisor of evidence, ≥ 1. More is estimated from
-	// stable_shards when ticks have them.
+	// the ticks, and better when they have stable_shards.
 	Tempering float64 `json:"tempering" yaml:"tempering"`
 
 	// Weights of the metrics' evidence in the combined one; they sum to 1.
@@ -144,8 +144,8 @@ func DefaultConfig() Config {
 		Alpha: 0.001, Beta: 0.05,
 		MarginRatio: 1.1, MarginAlpha: 0.05, MaxRatio: 2,
 		NegligibleErrorRate: 0.001, MinErrors: 3,
-		TickSeconds: 2, BlockSeconds: 6, CapBlocks: 4.4, SuddenBlockSeconds: 2, SuddenCapBlocks: 4.7, Hazard: 1.0 / 60, Tempering: 1,
-		Weights:      Weights{Errors: 0.7, Latency: 0.2, Cost: 0.1},
+		TickSeconds: 2, BlockSeconds: 6, CapBlocks: 4.3, SuddenBlockSeconds: 2, SuddenCapBlocks: 4.7, Hazard: 1.0 / 60, Tempering: 1,
+		Weights:      Weights{Errors: 0.7, Latency: 0.15, Cost: 0.15},
 		Latency:      LatencyRule{Margin: 0.05, FloorSeconds: 0.005, TailRatio: 1.25},
 		Cost:         CostRule{Margin: 0.05},
 		SLOErrorRate: 0.01, KillErrorRate: 0.144, ConsecutiveThreshold: 2,

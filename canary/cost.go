@@ -7,7 +7,9 @@ import (
 
 // costTest bets against "the candidate's mean cost per task, both capped at a
 // bound, exceeds stable's by no more than the margin" (betting on bounded
-// means, Waudby-Smith & Ramdas 2024).
+// means, Waudby-Smith & Ramdas 2024), and on ranks against "its costs are no
+// larger". A few dear tasks hide from the mean what ranks see; a mean that
+// speaks against it keeps ranks from deciding.
 type costTest struct {
 	factor    float64 // 1 + margin
 	bound     float64 // zero until frozen
@@ -15,6 +17,9 @@ type costTest struct {
 	lambdas   []float64
 	scores    []float64
 	bet       *mixture
+	ranks     *rankTest
+	// meanLevels is how much stronger ranks may be than the mean.
+	meanLevels float64
 
 	sumC, sumS float64
 	nc         int64
@@ -33,7 +38,10 @@ func newCostTest(cfg Config) *costTest {
 	// 1 + λD stays positive for D ≥ −(1 + margin).
 	c.lambdas = logSpaced(0.02, 0.945/c.factor, 10)
 	c.scores = make([]float64, len(c.lambdas))
-	limit := cfg.blockLimit(max(cfg.Weights.Cost, 1e-6), cfg.CapBlocks)
+	part := max(0.5*cfg.Weights.Cost, 1e-6)
+	limit := cfg.blockLimit(part, cfg.CapBlocks)
+	c.ranks = newRankTest(cfg.Cost.Margin, 0, cfg.Hazard, limit)
+	c.meanLevels = cfg.MarginAlpha / float64(cfg.Alpha*part)
 	c.bet = newMixture(powerPrior(c.lambdas, 0), reserve, cfg.Hazard, limit)
 	return c
 }
@@ -45,6 +53,7 @@ func (c *costTest) compare(candidate, stable []float64) {
 		c.freeze(stable)
 		return
 	}
+	c.ranks.add(c.histogram(candidate), c.histogram(stable), int64(len(candidate)), int64(len(stable)))
 	n := min(len(candidate), len(stable))
 	k := len(stable) / max(n, 1)
 	for i, x := range candidate[:n] {
@@ -72,9 +81,39 @@ func (c *costTest) freeze(stable []float64) {
 	c.reference = nil
 }
 
+// histogram sorts costs into the buckets of latencies, the bound where ten
+// seconds are.
+func (c *costTest) histogram(costs []float64) Histogram {
+	buckets := make([]int64, len(costs))
+	for i, x := range costs {
+		buckets[i] = int64(min(BucketOf(10*(x/c.bound)), TimeoutBucket-1))
+	}
+	slices.Sort(buckets)
+	var h Histogram
+	for i, b := range buckets {
+		if i == 0 || b != buckets[i-1] {
+			h = append(h, [2]int64{b, 0})
+		}
+		h[len(h)-1][1]++
+	}
+	return h
+}
+
 func (c *costTest) observe() {
 	c.bet.add(c.scores, 1)
 	clear(c.scores)
+	c.ranks.observe(1)
+}
+
+func (c *costTest) endBlock() {
+	c.bet.endBlock()
+	c.ranks.bet.endBlock()
+}
+
+// level is the mean of the evidence of means and of ranks: dearer by the mean
+// at alpha, or by ranks at alpha and by the mean at margin_alpha.
+func (c *costTest) level() float64 {
+	return float64(0.5*c.bet.value) + float64(0.5*min(c.ranks.bet.value, float64(c.meanLevels*c.bet.value)))
 }
 
 func (c *costTest) reason() string {

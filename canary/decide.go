@@ -29,7 +29,7 @@ func (j *Judge) evidence() Evidence {
 	e := Evidence{
 		Errors:    j.errors.level(),
 		Latency:   j.latency.level(),
-		Cost:      j.cost.bet.value,
+		Cost:      j.cost.level(),
 		Alarm:     j.errors.alarm.value,
 		NoWorse:   j.errors.noWorse.value,
 		BelowSLO:  j.errors.below.value,

@@ -16,6 +16,9 @@ type errorTests struct {
 	suddenSeen                   Totals // of the candidate in the short block
 	// noWorse bets against "odds ratio ≥ MaxRatio".
 	noWorse *mixture
+	// block and all are what was compared in the block and in the whole canary;
+	// see limitWorse.
+	block, all exposure
 
 	negligibleRate, sloRate, quietRate, killRate *rate
 	// above bets against "rate ≤ negligible", below against "rate ≥ SLO", quiet
@@ -25,7 +28,12 @@ type errorTests struct {
 	kill                [2]*mixture
 
 	marginLevels float64
+	// apart divides the logarithm of the evidence of worse, see tempering.apart.
+	apart float64
 }
+
+// exposure is what was compared: requests of both arms and stable's errors.
+type exposure struct{ candidate, stable, errors float64 }
 
 // reserve is the part of an e-process kept for regressions that start late.
 const reserve = 0.3
@@ -42,8 +50,8 @@ const (
 func newErrorTests(cfg Config) *errorTests {
 	w := cfg.Weights.Errors
 	limit := cfg.blockLimit(w*(1-suddenPart), cfg.CapBlocks)
-	ratios := logSpaced(1.25*cfg.MarginRatio, 300, 16)
-	ratioPrior := powerPrior(ratios, -1)
+	ratios := logSpaced(1.45*cfg.MarginRatio, 60, 12)
+	ratioPrior := powerPrior(ratios, -0.7)
 	large := logSpaced(leastSudden, 300, 5)
 	better := logSpaced(0.15*cfg.MaxRatio, cfg.MaxRatio/1.25, 8)
 	worst := min(0.9, max(300*cfg.NegligibleErrorRate, 0.5))
@@ -67,8 +75,10 @@ func newErrorTests(cfg Config) *errorTests {
 		below:          newMixture(powerPrior(low, -0.5), 0, cfg.Hazard, noLimit),
 		quietRate:      newRate(2*cfg.NegligibleErrorRate, quiet),
 		quiet:          newMixture(powerPrior(quiet, -0.5), 0, cfg.Hazard, noLimit),
+		apart:          1,
 		marginLevels:   cfg.MarginAlpha / cfg.Alpha,
 	}
+	e.worse.limits = make([]float64, len(ratios))
 	if cfg.KillErrorRate > 0 {
 		lethal := logSpaced(cfg.KillErrorRate+float64(0.2*(1-cfg.KillErrorRate)), 0.99, 4)
 		e.killRate = newRate(cfg.KillErrorRate, lethal)
@@ -89,10 +99,46 @@ func (e *errorTests) compare(nc, ns, ec, es float64) {
 	e.equal.addWith(e.margin, nc, ns, ec, es)
 	e.large.add(nc, ns, ec, es)
 	e.worst.add(nc, ns, ec, es)
+	e.block.add(nc, ns, es)
+	e.all.add(nc, ns, es)
+}
+
+func (x *exposure) add(nc, ns, es float64) {
+	x.candidate += nc
+	x.stable += ns
+	x.errors += es
+}
+
+const (
+	// usual is how many standard deviations above its mean a block's evidence
+	// may be, and usualErrors how many errors may count in any case.
+	usual       = 3
+	usualErrors = 2
+)
+
+// limitWorse lets the block count for each alternative what is usual under it:
+// a burst of fifty errors says nothing about a ratio of two, which would have
+// brought three.
+func (e *errorTests) limitWorse(phi float64) {
+	nc, ns := e.block.candidate, e.block.stable
+	if ns == 0 {
+		return
+	}
+	stable := max(e.block.errors, float64(ns*(e.all.errors+1))/(e.all.stable+1))
+	both := ln(nc + ns)
+	for i, r := range e.equal.alts {
+		miss := both - ln(float64(r*nc)+ns)
+		hit := e.equal.gains[i] + miss
+		errors := float64(r*stable) * nc / ns
+		mean := float64(errors*hit) + float64(stable*miss)
+		variance := float64(errors*float64(hit*hit)) + float64(stable*float64(miss*miss))
+		e.worse.limits[i] = max(usualErrors*hit, mean/phi+float64(usual*math.Sqrt(variance/phi)))
+	}
 }
 
 // observe ends a tick: it takes the tick's own totals and updates everything.
 func (e *errorTests) observe(tick tickTotals, phi float64) {
+	e.limitWorse(phi)
 	e.worse.add(e.equal.scores, phi)
 	e.alarm.add(e.equal.scores, phi)
 	e.addSudden(tick.candidate, phi)
@@ -141,6 +187,7 @@ func (e *errorTests) endBlock() {
 	if e.alarm.value < 1 {
 		e.alarm.restart(0)
 	}
+	e.block = exposure{}
 	for _, m := range []*mixture{e.worse, e.alarm, e.beyond, e.noWorse, e.above, e.below, e.quiet, e.kill[0], e.kill[1]} {
 		if m != nil {
 			m.endBlock()
@@ -152,7 +199,11 @@ func (e *errorTests) endBlock() {
 // alpha, beyond the margin at margin_alpha, and above what is negligible. The
 // least of e-processes is one under each of their nulls.
 func (e *errorTests) level() float64 {
-	worse := float64((1-suddenPart)*e.worse.value) + float64(suddenPart*e.sudden.value)
+	worse := e.worse.value
+	if worse > 1 {
+		worse = exp(ln(worse) / e.apart)
+	}
+	worse = float64((1-suddenPart)*worse) + float64(suddenPart*e.sudden.value)
 	return min(worse, float64(e.marginLevels*e.beyond.value), e.above.value)
 }
 

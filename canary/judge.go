@@ -115,8 +115,9 @@ func (j *Judge) advance(t time.Time) time.Time {
 		j.block = block
 		j.tempering.endBlock()
 		j.errors.endBlock()
+		j.errors.apart = j.tempering.apart()
 		j.latency.endBlock()
-		j.cost.bet.endBlock()
+		j.cost.endBlock()
 		j.split.endBlock()
 		if j.tenants != nil {
 			j.tenants.endBlock()
@@ -142,7 +143,7 @@ func (j *Judge) count(t *Tick, from time.Time) tickTotals {
 		tick.candidate.add(s.Candidate)
 		j.tempering.add(s.Shards)
 	}
-	j.tempering.addTick(tick.stable)
+	j.tempering.addTick(tick)
 	if j.warm.IsZero() && tick.candidate.Requests > 0 {
 		j.warm = from.Add(duration(j.cfg.WarmUpSeconds))
 	}

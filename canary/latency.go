@@ -6,14 +6,10 @@ import "fmt"
 // margin, are no longer than stable's": on ranks for the body of the
 // distribution, on counts above frozen quantiles for its tails.
 type latencyTests struct {
-	shift   int64 // margin in buckets
-	floor   int64 // bucket up to which latencies are alike
-	lambdas []float64
-	norms   []float64 // ln(sinh(λ/2)/(λ/2))
-	scores  []float64
-	ranks   *mixture
-	tails   [3]tailTest
-	frozen  bool
+	floor  int64 // bucket up to which latencies are alike
+	ranks  *rankTest
+	tails  [3]tailTest
+	frozen bool
 	// Sums over the canary: stable's give the quantiles, both the reason.
 	stable, candidate [NumBuckets]int64
 	requests          int64 // of stable
@@ -33,19 +29,12 @@ var tailQuantiles = [3]float64{0.9, 0.99, 0.999}
 const referenceRequests = 2000
 
 func newLatencyTests(cfg Config) *latencyTests {
-	l := &latencyTests{lambdas: logSpaced(0.03, 6, 16)}
-	for bound := 1.0; bound < 1+cfg.Latency.Margin-1e-9; bound *= BucketGrowth {
-		l.shift++
-	}
+	l := &latencyTests{}
 	if cfg.Latency.FloorSeconds > 0 {
 		l.floor = int64(BucketOf(cfg.Latency.FloorSeconds))
 	}
-	for _, lambda := range l.lambdas {
-		l.norms = append(l.norms, ln((exp(lambda/2)-exp(-lambda/2))/lambda))
-	}
 	limit := cfg.blockLimit(max(0.5*cfg.Weights.Latency, 1e-6), cfg.CapBlocks)
-	l.scores = make([]float64, len(l.lambdas))
-	l.ranks = newMixture(powerPrior(l.lambdas, 0), reserve, cfg.Hazard, limit)
+	l.ranks = newRankTest(cfg.Latency.Margin, l.floor, cfg.Hazard, limit)
 	ratios := logSpaced(1.25*cfg.Latency.TailRatio, 150, 8)
 	for i := range l.tails {
 		l.tails[i].ratio = newOddsRatio(cfg.Latency.TailRatio, ratios)
@@ -60,7 +49,7 @@ func newLatencyTests(cfg Config) *latencyTests {
 
 // compare scores one stratum's latencies.
 func (l *latencyTests) compare(candidate, stable Histogram, nc, ns int64) {
-	l.rank(candidate, stable, nc, ns)
+	l.ranks.add(candidate, stable, nc, ns)
 	if l.frozen {
 		for i := range l.tails {
 			t := &l.tails[i]
@@ -76,56 +65,8 @@ func (l *latencyTests) compare(candidate, stable Histogram, nc, ns int64) {
 	}
 }
 
-// rank adds λS − n·ln(sinh(λ/2)/(λ/2)), where S sums the midranks of the
-// smaller arm, scaled to (−½, ½), in the pooled sample (Hoeffding 1963:
-// sampling without replacement is no more spread than with).
-func (l *latencyTests) rank(candidate, stable Histogram, nc, ns int64) {
-	total := float64(nc + ns)
-	var sum, below float64
-	for i, k := 0, 0; i < len(candidate) || k < len(stable); {
-		var c, s int64
-		bucket := int64(NumBuckets)
-		if i < len(candidate) {
-			bucket = l.shortened(candidate[i][0])
-		}
-		if k < len(stable) {
-			bucket = min(bucket, max(l.floor, stable[k][0]))
-		}
-		for k < len(stable) && max(l.floor, stable[k][0]) == bucket {
-			s += stable[k][1]
-			k++
-		}
-		for i < len(candidate) && l.shortened(candidate[i][0]) == bucket {
-			c += candidate[i][1]
-			i++
-		}
-		both := float64(c + s)
-		midrank := (below+float64(0.5*both))/total - 0.5
-		below += both
-		if nc <= ns {
-			sum += float64(float64(c) * midrank)
-		} else {
-			sum -= float64(float64(s) * midrank)
-		}
-	}
-	n := float64(min(nc, ns))
-	for i, lambda := range l.lambdas {
-		l.scores[i] += float64(lambda*sum) - float64(n*l.norms[i])
-	}
-}
-
-// shortened is the candidate's bucket less the margin, at least the floor. A
-// timeout stays one.
-func (l *latencyTests) shortened(bucket int64) int64 {
-	if bucket == TimeoutBucket {
-		return bucket
-	}
-	return max(l.floor, bucket-l.shift)
-}
-
 func (l *latencyTests) observe(phi float64) {
-	l.ranks.add(l.scores, phi)
-	clear(l.scores)
+	l.ranks.observe(phi)
 	for i := range l.tails {
 		l.tails[i].bet.add(l.tails[i].ratio.scores, phi)
 		l.tails[i].ratio.clear()
@@ -146,7 +87,7 @@ func (l *latencyTests) freeze() {
 }
 
 func (l *latencyTests) endBlock() {
-	l.ranks.endBlock()
+	l.ranks.bet.endBlock()
 	for i := range l.tails {
 		l.tails[i].bet.endBlock()
 	}
@@ -154,7 +95,7 @@ func (l *latencyTests) endBlock() {
 
 func (l *latencyTests) level() float64 {
 	tails := (l.tails[0].bet.value + l.tails[1].bet.value + l.tails[2].bet.value) / 3
-	return float64(0.5*l.ranks.value) + float64(0.5*tails)
+	return float64(0.5*l.ranks.bet.value) + float64(0.5*tails)
 }
 
 func (l *latencyTests) reason() string {

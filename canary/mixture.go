@@ -8,8 +8,13 @@ import "slices"
 type mixture struct {
 	prior []float64
 	// limit is the most that one block may add to an alternative's log value.
-	limit  float64
+	limit float64
+	// limits are further ones for each alternative, if any.
+	limits []float64
+	// hazard is the part of the reserve that the first block bets. Later ones
+	// bet less, as one over their number, so that some is left however late.
 	hazard float64
+	blocks float64
 	held   float64
 	base   []float64 // values of the alternatives at the start of the block
 	cum    []float64 // what the block added to their logs
@@ -52,7 +57,11 @@ func (m *mixture) add(scores []float64, phi float64) {
 	m.value = m.held
 	for i, s := range scores {
 		m.cum[i] += s / phi
-		m.now[i] = min(float64(m.base[i]*exp(min(m.cum[i], m.limit))), maxBase)
+		limit := m.limit
+		if m.limits != nil {
+			limit = min(limit, m.limits[i])
+		}
+		m.now[i] = min(float64(m.base[i]*exp(min(m.cum[i], limit))), maxBase)
 		m.value += m.now[i]
 	}
 }
@@ -60,7 +69,8 @@ func (m *mixture) add(scores []float64, phi float64) {
 // endBlock keeps what the block earned and bets a part of the reserve on a
 // regression that starts now.
 func (m *mixture) endBlock() {
-	moved := float64(m.hazard * m.held)
+	moved := m.held * m.hazard / (1 + float64(m.hazard*m.blocks))
+	m.blocks++
 	m.held -= moved
 	for i := range m.base {
 		m.base[i] = m.now[i] + float64(moved*m.prior[i])
@@ -69,7 +79,7 @@ func (m *mixture) endBlock() {
 	}
 }
 
-// clone returns an independent copy.
+// clone returns a copy with a course of its own; limits stay those of the owner.
 func (m *mixture) clone() *mixture {
 	c := *m
 	c.base, c.cum, c.now = slices.Clone(m.base), slices.Clone(m.cum), slices.Clone(m.now)

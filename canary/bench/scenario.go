@@ -41,6 +41,8 @@ type Scenario struct {
 	HiccupEvery, HiccupLasts, HiccupErrors float64
 	// Cluster is the mean number of errors that come at once.
 	Cluster float64
+	// PodSpread is the standard deviation of the log of pods' error rates.
+	PodSpread float64
 
 	Tenants []Tenant
 	// OneTenant limits the regression to one tenant; Whole assigns whole tenants.
@@ -168,6 +170,12 @@ func equalArms() []Scenario {
 		{Name: "bursty tenants", Kind: Stress, Tenants: tenants(10, false), Cluster: 5, Share: constant(0.2), What: "tenants' errors come five at a time, and no shards show it"},
 		{Name: "hiccups, half", Kind: Stress, Share: constant(0.5), HiccupEvery: 600, HiccupLasts: 4, HiccupErrors: 0.5, What: "one pod on each side, so no shards show it"},
 		{Name: "bursts on a third", Kind: Stress, RPS: 60, Share: constant(0.3), Cluster: 3, Base: constant(0.01), What: "errors come three at a time, at other traffic"},
+		{Name: "hiccups on a third", Kind: Stress, Unseen: true, RPS: 120, Share: constant(0.33), HiccupEvery: 400, HiccupLasts: 5, HiccupErrors: 0.4, What: "longer and more often, with two stable pods"},
+		{Name: "large bursts", Kind: Stress, Unseen: true, RPS: 300, Base: constant(0.004), Cluster: 8, What: "errors come eight at a time"},
+		{Name: "bursts at 20 rps", Kind: Stress, Unseen: true, RPS: 20, Share: constant(0.2), Base: constant(0.015), Cluster: 4, What: "errors come four at a time, one burst in 13 s"},
+		{Name: "bursty tenants, half", Kind: Stress, RPS: 80, Share: constant(0.5), Tenants: tenants(6, false), Cluster: 3, What: "fewer tenants, half of their requests"},
+		{Name: "bursts on half", Kind: Stress, Unseen: true, RPS: 50, Share: constant(0.5), Base: constant(0.008), Cluster: 4, What: "errors come four at a time on both halves of one tenant"},
+		{Name: "hiccups and bursts, 40 %", Kind: Stress, Unseen: true, RPS: 150, Share: constant(0.4), HiccupEvery: 500, HiccupLasts: 3, HiccupErrors: 0.8, Cluster: 2, What: "short, bad hiccups and errors in pairs"},
 		{Name: "hiccups at 20 rps", Kind: Stress, Long: true, RPS: 20, HiccupEvery: 600, HiccupLasts: 4, HiccupErrors: 0.5, What: "the same at less traffic"},
 	}
 }
@@ -205,7 +213,13 @@ func worseCandidates() []Scenario {
 		{Name: "half and half ×2", Kind: Bad, Unseen: true, Share: constant(0.5), Ratio: constant(2)},
 		{Name: "slow tail", Kind: Bad, Unseen: true, Latency: &LatencyModel{Median: 0.2, Sigma: 0.6, Slowdown: 1, TailShare: 0.02, TailTimes: 6}, What: "2 % of requests take six times as long"},
 		{Name: "cost +30 %", Kind: Bad, Unseen: true, RPS: 50, Cost: &CostModel{Median: 0.02, Sigma: 1, TasksPerRequest: 0.2, Increase: 1.3}},
+		{Name: "cost +20 % at 200 rps", Kind: Bad, Unseen: true, Long: true, Cost: &CostModel{Median: 0.02, Sigma: 1, TasksPerRequest: 0.2, Increase: 1.2}},
+		{Name: "×5 in bursts", Kind: Bad, Unseen: true, Ratio: constant(5), Cluster: 3},
+		{Name: "100 % from 30 minutes", Kind: Bad, Unseen: true, Long: true, Ratio: constant(1e6), Onset: 1800, Seconds: 2400},
 		{Name: "errors ×1.1", Kind: Bad, Ratio: constant(1.1), What: "a difference that does not matter: a rollback is not wanted"},
+		{Name: "unequal pods", Kind: Bad, PodSpread: 0.25, What: "pods' error rates differ by a quarter for good (log-normal), the candidate's too: a rollback is not wanted"},
+		{Name: "unequal pods, 1000 rps", Kind: Bad, RPS: 1000, PodSpread: 0.1, What: "by a tenth, with more to see it by"},
+		{Name: "unequal pods, 500 rps", Kind: Bad, Unseen: true, Long: true, RPS: 500, PodSpread: 0.15, What: "by fifteen percent"},
 		{Name: "at the limit", Kind: Limit, Ratio: constant(2), What: "twice the errors: a pass is false"},
 		{Name: "limit, half, 20 rps", Kind: Limit, Unseen: true, RPS: 20, Share: constant(0.5), Ratio: constant(2), What: "the same on half of little traffic"},
 		{Name: "limit, few errors", Kind: Limit, Base: constant(0.002), Ratio: constant(2), What: "the same at 0.2 % errors"},

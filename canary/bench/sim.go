@@ -23,6 +23,7 @@ type world struct {
 // pod is one instance of a version; at times it has a hiccup.
 type pod struct {
 	until, next float64 // end of the running hiccup, start of the next
+	times       float64 // multiple of the error rate
 }
 
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -31,7 +32,10 @@ func newWorld(s *Scenario, tick float64, seed, run uint64) *world {
 	w := &world{s: s, rng: rand.New(rand.NewPCG(seed, s.stream<<32|run)), tick: tick}
 	w.pods = make([]pod, 1+s.shards())
 	for i := range w.pods {
-		w.pods[i].next = math.Inf(1)
+		w.pods[i] = pod{next: math.Inf(1), times: 1}
+		if s.PodSpread > 0 {
+			w.pods[i].times = math.Exp(s.PodSpread * w.rng.NormFloat64())
+		}
 		if s.HiccupEvery > 0 {
 			w.pods[i].next = w.rng.ExpFloat64() * s.HiccupEvery
 		}
@@ -109,6 +113,7 @@ func (w *world) tenant(t Tenant, share, from float64) canary.Stratum {
 // arm draws the requests and errors of one pod in one tick.
 func (w *world) arm(p *pod, rps, errorRate, from float64) canary.Counts {
 	n := poisson(w.rng, rps*w.tick)
+	errorRate = min(1, errorRate*p.times)
 	rate := errorRate
 	if h := w.hiccup(p, from); h > 0 {
 		rate = errorRate*(1-h) + max(errorRate, w.s.HiccupErrors)*h

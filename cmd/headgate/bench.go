@@ -1,9 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
+	"os"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -18,6 +19,7 @@ func newBenchCommand(a *app) *cobra.Command {
 func newBenchCanaryCommand(a *app) *cobra.Command {
 	var o bench.Options
 	var asJSON bool
+	var picture string
 	c := &cobra.Command{
 		Use:   "canary",
 		Short: "Compare the canary's judge with other detectors on simulated traffic",
@@ -34,13 +36,17 @@ func newBenchCanaryCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			write := r.WriteText
 			if asJSON {
-				err = r.WriteJSON(a.stdout)
-			} else {
-				err = a.showBench(r)
+				write = r.WriteJSON
 			}
-			if err != nil {
+			if err := write(a.stdout); err != nil {
 				return err
+			}
+			if picture != "" {
+				if err := writePicture(picture, r); err != nil {
+					return err
+				}
 			}
 			for _, g := range r.Goals {
 				if !g.Met {
@@ -53,9 +59,21 @@ func newBenchCanaryCommand(a *app) *cobra.Command {
 	f := c.Flags()
 	f.BoolVar(&o.Quick, "quick", false, "fewer runs: about half a minute on two cores")
 	f.BoolVar(&asJSON, "json", false, "write the report as JSON")
+	f.StringVar(&picture, "svg", "", "also draw false rollbacks against failed requests into this file")
 	f.Uint64Var(&o.Seed, "seed", 1, "seed of all random numbers")
 	f.StringArrayVar(&o.Only, "only", nil, "only this scenario; goals need all (repeatable)")
 	return c
+}
+
+func writePicture(path string, r bench.Report) error {
+	var svg bytes.Buffer
+	if err := r.WriteSVG(&svg); err != nil {
+		return err
+	}
+	if err := os.WriteFile(path, svg.Bytes(), 0o600); err != nil {
+		return usageError{fmt.Errorf("--svg: %w", err)}
+	}
+	return nil
 }
 
 func checkScenarios(only []string) error {
@@ -69,42 +87,4 @@ func checkScenarios(only []string) error {
 		}
 	}
 	return nil
-}
-
-func (a *app) showBench(r bench.Report) error {
-	rows := make([][]string, len(r.Cells))
-	for i, c := range r.Cells {
-		detector := c.Detector
-		if c.Setting != "" {
-			detector += " (" + c.Setting + ")"
-		}
-		rows[i] = []string{
-			c.Scenario, string(c.Kind), detector, strconv.Itoa(c.Runs),
-			percent(c.RollbackRate), percent(c.RollbackLow) + " to " + percent(c.RollbackHigh), median(c.Detection), median(c.Failed),
-		}
-	}
-	headers := []string{"SCENARIO", "KIND", "DETECTOR", "RUNS", "ROLLED BACK", "95 % INTERVAL", "AFTER S", "FAILED REQUESTS"}
-	if err := a.table(headers, rows); err != nil {
-		return err
-	}
-	goals := make([][]string, len(r.Goals))
-	for i, g := range r.Goals {
-		met := "missed"
-		if g.Met {
-			met = "met"
-		}
-		goals[i] = []string{met, g.Name, g.Target, strconv.FormatFloat(g.Measured, 'g', 4, 64)}
-	}
-	if len(goals) == 0 {
-		return nil
-	}
-	fmt.Fprintln(a.stdout)
-	return a.table([]string{"GOAL", "WHAT", "TARGET", "MEASURED"}, goals)
-}
-
-func median(m *bench.Median) string {
-	if m == nil {
-		return "–"
-	}
-	return strconv.FormatFloat(m.Value, 'f', 1, 64)
 }
