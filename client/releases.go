@@ -37,7 +37,10 @@ type Release struct {
 	// Share is the candidate's share of admitted traffic, 0 to 1.
 	Share float64 `json:"share"`
 	// Tiers are the steps by which the canary widens, in order.
-	Tiers     []Tier              `json:"tiers"`
+	Tiers []Tier `json:"tiers"`
+	// Evicted are the tenants that were taken off the candidate because each
+	// alone spoke against it.
+	Evicted   []Evicted           `json:"evicted,omitempty"`
 	Canary    *Canary             `json:"canary,omitempty"`
 	StageRuns []headgate.StageRun `json:"stage_runs"`
 	// Deadline ends the present stage; zero for none.
@@ -90,6 +93,15 @@ type Tier struct {
 	ApprovalRequired bool     `json:"approval_required,omitempty"`
 	// State is "pending", "running", "passed" or "stopped".
 	State string `json:"state"`
+}
+
+// Evicted is a tenant that was taken off a candidate: what failed for it there,
+// and what has failed for it on stable since.
+type Evicted struct {
+	Tenant    string    `json:"tenant"`
+	At        time.Time `json:"at"`
+	Candidate Totals    `json:"candidate"`
+	Stable    Totals    `json:"stable"`
 }
 
 // Canary is the judge's latest decision.

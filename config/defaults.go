@@ -42,6 +42,7 @@ func defaults() Service {
 		Canary: Canary{
 			BrokenGrace:          10 * time.Minute,
 			ConsecutiveThreshold: 2,
+			Assignment:           "split",
 			SLOErrorRate:         0.01,
 			KillErrorRate:        0.144, // 14.4 times the promise: the fast burn of a 30-day budget
 		},

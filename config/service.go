@@ -304,6 +304,9 @@ type Canary struct {
 	// the comparison says. 0 < SLOErrorRate < KillErrorRate <= 0.9.
 	SLOErrorRate  float64 `yaml:"slo_error_rate" json:"slo_error_rate"`
 	KillErrorRate float64 `yaml:"kill_error_rate" json:"kill_error_rate"`
+	// Assignment is "split", part of each admitted tenant's sessions, or
+	// "whole_tenants", all of them; then shares do not count.
+	Assignment string `yaml:"assignment" json:"assignment"`
 	// ApprovalRequired holds the release before the rollout until a person
 	// with the approver role agrees.
 	ApprovalRequired bool `yaml:"approval_required" json:"approval_required"`

@@ -6,6 +6,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/canary"
+	"github.com/headgate/headgate/config"
+	"github.com/headgate/headgate/control"
 	"github.com/headgate/headgate/pipeline"
 )
 
@@ -37,5 +40,26 @@ func TestTaskCostsReachTheCanary(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, obs.Costs); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// Whole tenants are compared with what they did in the last hour; without that
+// there is nothing to compare.
+func TestWholeTenantsNeedABaseline(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, func(s *config.Service) { s.Canary.Assignment = string(canary.WholeTenants) })
+	request := control.ReleaseRequest{ID: "rel-1", Version: "v2", Digest: digest("a")}
+	if _, err := f.CreateRelease(t.Context(), operator, request); code(err) != headgate.CodeConfigInvalid {
+		t.Errorf("without telemetry: %v", err)
+	}
+	// The same answer to every query: requests a second, and the part that fails.
+	f.figures.series = map[string]map[[3]string]float64{"v1": {{"acme", "", ""}: 0.25, {"borealis", "", ""}: 0.5}}
+	if _, err := f.CreateRelease(t.Context(), operator, request); err != nil {
+		t.Fatal(err)
+	}
+	plan := f.record(t, "rel-1").Plan
+	want := map[string]canary.Shard{"acme": {Requests: 900, Errors: 225}, "borealis": {Requests: 1800, Errors: 900}}
+	if diff := cmp.Diff(want, plan.Canary.Baseline); diff != "" || plan.Share != 1 || plan.Canary.Assignment != canary.WholeTenants {
+		t.Errorf("share %v of %s: %s", plan.Share, plan.Canary.Assignment, diff)
 	}
 }

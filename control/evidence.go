@@ -203,7 +203,7 @@ func (p *Plane) sealEvent(ctx context.Context, row EventRow) error {
 func (p *Plane) announced(ctx context.Context, ev headgate.Event) ([]evidence.Predicate, error) {
 	var out []evidence.Predicate
 	switch ev.Kind {
-	case pipeline.EventTierPassed:
+	case pipeline.EventTierPassed, pipeline.EventTenantEvicted:
 		verdict, ok, err := p.canaryVerdict(ctx, ev)
 		if ok {
 			out = append(out, verdict)

@@ -10,6 +10,7 @@ import (
 	"github.com/headgate/headgate"
 	"github.com/headgate/headgate/access"
 	"github.com/headgate/headgate/canary"
+	"github.com/headgate/headgate/dictionary"
 	"github.com/headgate/headgate/pipeline"
 	"github.com/headgate/headgate/rollback"
 	"github.com/headgate/headgate/rollout"
@@ -37,7 +38,9 @@ type View struct {
 	Note  string         `json:"note,omitempty"`
 	Share float64        `json:"share"`
 	// Tiers are the steps by which the canary widens, in order.
-	Tiers     []TierView          `json:"tiers"`
+	Tiers []TierView `json:"tiers"`
+	// Evicted are the tenants that were taken off the candidate.
+	Evicted   []pipeline.Evicted  `json:"evicted,omitempty"`
 	Canary    *canary.Decision    `json:"canary,omitempty"`
 	StageRuns []headgate.StageRun `json:"stage_runs"`
 	// Deadline ends the present stage; zero for none.
@@ -166,6 +169,11 @@ func (p *Plane) plan(ctx context.Context, s *Service, rel headgate.Release) (pip
 	cfg.MinDurationSeconds = tiers[0].Soak.Seconds()
 	cfg.WarmUpSeconds = min(cfg.WarmUpSeconds, cfg.MinDurationSeconds/3)
 	cfg.BrokenGraceSeconds = s.Canary.BrokenGrace.Seconds()
+	if cfg.Assignment = canary.Assignment(s.Canary.Assignment); cfg.Assignment == canary.WholeTenants {
+		if cfg.Baseline, err = p.baseline(ctx, s, state.Stable.Version); err != nil {
+			return pipeline.Plan{}, err
+		}
+	}
 	if cfg.Cost.Bound, err = p.costBound(ctx, s, state.Stable.Version); err != nil {
 		return pipeline.Plan{}, err
 	}
@@ -204,12 +212,57 @@ func (s *Service) tiers(ro rollout.Plan) []pipeline.Tier {
 		next := pipeline.Tier{
 			Name: name, Tenants: ro.Widen(name, s.sizes()).Admitted(s.sizes()), Share: t.Share, Soak: t.Soak, ApprovalRequired: t.ApprovalRequired,
 		}
+		if s.Canary.Assignment == string(canary.WholeTenants) {
+			next.Share = 1
+		}
 		if last := len(out) - 1; last >= 0 && len(next.Tenants) == len(out[last].Tenants) && next.Share == out[last].Share {
 			continue
 		}
 		out = append(out, next)
 	}
 	return out
+}
+
+// baselineWindow is how far back whole tenants are compared with themselves.
+const baselineWindow = time.Hour
+
+// baseline is what each tenant did on stable in the last hour, which whole
+// tenants are judged by.
+func (p *Plane) baseline(ctx context.Context, s *Service, stable string) (map[string]canary.Shard, error) {
+	scope := dictionary.Scope{Service: s.Name, Version: stable, Environment: s.Environments.Production, Window: baselineWindow}
+	figure := func(name string) (map[string]float64, error) {
+		q, err := p.o.Dictionary.QueryBy(name, scope, "tenant_id")
+		if err != nil {
+			return nil, err
+		}
+		out := map[string]float64{}
+		return out, p.o.Figures.Each(ctx, q, p.o.Now(), func(labels map[string]string, v float64) { out[labels["tenant_id"]] = v })
+	}
+	rates, err := figure("api_request_rate")
+	if err != nil {
+		return nil, err
+	}
+	errors, err := figure("api_error_rate")
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]canary.Shard{}
+	for tenant, rate := range rates {
+		requests := rate * baselineWindow.Seconds()
+		if tenant == "" || !(requests >= 1) {
+			continue
+		}
+		shard := canary.Shard{Requests: int64(requests)}
+		if failed := errors[tenant]; failed > 0 {
+			shard.Errors = min(int64(requests*failed+0.5), shard.Requests)
+		}
+		out[tenant] = shard
+	}
+	if len(out) == 0 {
+		return nil, headgate.Errorf(headgate.CodeConfigInvalid, headgate.ClassBusinessRule,
+			"canary.assignment is whole_tenants, which compares tenants with themselves, and there is no telemetry of their requests to %s in the last hour; wait for it, or split inside tenants", stable)
+	}
+	return out, nil
 }
 
 // release returns a release that the caller may see.
@@ -266,7 +319,7 @@ func (p *Plane) view(ctx context.Context, rec pipeline.Record) (View, error) {
 		return View{}, err
 	}
 	v := View{
-		Release: rec.Release, Phase: rec.Phase, Note: rec.State.Note, Share: rec.State.Share, Tiers: tierViews(rec), Canary: rec.State.Canary,
+		Release: rec.Release, Phase: rec.Phase, Note: rec.State.Note, Share: rec.State.Share, Tiers: tierViews(rec), Evicted: rec.State.Evicted, Canary: rec.State.Canary,
 		StageRuns: runs, Deadline: rec.DeadlineAt, Evidence: len(entries),
 	}
 	if n := len(rollbacks); n > 0 {

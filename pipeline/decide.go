@@ -115,7 +115,7 @@ func decidePastDeadline(r Record, now time.Time) (step, bool) {
 		s.message = "the canary's telemetry was broken when its time was over"
 	case v == headgate.Pass:
 		s.outcome = headgate.Inconclusive
-		s.message = "the canary had passed, but nobody had resumed it when its time was over"
+		s.message = "the canary had passed, but nobody had let it go on when its time was over"
 	}
 	return s, true
 }

@@ -45,6 +45,10 @@ type router struct {
 	// of them that fails on an arm.
 	traffic uint64
 	errors  map[headgate.Arm]float64
+	// whole are tenants all of whose requests go to one arm, with the part of
+	// them that fails on the candidate; on stable one in a thousand does.
+	whole map[string]float64
+	seen  map[string]*rollout.Cell
 	// down makes calls fail by name.
 	down map[string]bool
 	// applied are the splits that were taken, in order.
@@ -126,6 +130,9 @@ func (r *router) Counts(ctx context.Context) (rollout.Counts, error) {
 	if err := r.refuse(ctx, "counts"); err != nil {
 		return rollout.Counts{}, err
 	}
+	if r.whole != nil {
+		return r.countWhole(), nil
+	}
 	candidate := uint64(float64(r.traffic) * r.share())
 	r.count(headgate.Candidate, candidate)
 	r.count(headgate.Stable, r.traffic-candidate)
@@ -136,6 +143,35 @@ func (r *router) Counts(ctx context.Context) (rollout.Counts, error) {
 		out.Cells = append(out.Cells, cell)
 	}
 	return out, nil
+}
+
+func (r *router) countWhole() rollout.Counts {
+	const requests = 2000
+	out := rollout.Counts{At: r.clock}
+	for tenant, failing := range r.whole {
+		arm := headgate.Stable
+		if r.share() > 0 && slices.Contains(r.split.Tenants, tenant) {
+			arm = headgate.Candidate
+		} else {
+			failing = 0.001
+		}
+		for _, a := range []headgate.Arm{headgate.Stable, headgate.Candidate} {
+			cell := r.seen[tenant+string(a)]
+			if cell == nil {
+				cell = &rollout.Cell{BootID: "1", Arm: a, Tenant: tenant, Latency: make([]uint64, canary.NumBuckets)}
+				r.seen[tenant+string(a)] = cell
+			}
+			if a == arm {
+				cell.Requests += requests
+				cell.Errors += uint64(requests * failing)
+				cell.Latency[10] += requests
+			}
+			copied := *cell
+			copied.Latency = slices.Clone(cell.Latency)
+			out.Cells = append(out.Cells, copied)
+		}
+	}
+	return out
 }
 
 func (r *router) count(arm headgate.Arm, requests uint64) {

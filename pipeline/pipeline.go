@@ -121,6 +121,8 @@ type State struct {
 	// JudgedFrom is the number of ticks before those that the present judge has
 	// seen: each tier has its own verdict.
 	JudgedFrom int64 `json:"judged_from,omitempty"`
+	// Evicted are the tenants that were taken off the candidate.
+	Evicted []Evicted `json:"evicted,omitempty"`
 	// Wanted is the share that a person set, 0 for the plan's.
 	Wanted float64 `json:"wanted,omitempty"`
 	// Paused is true while a person keeps the canary from being promoted.

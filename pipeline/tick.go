@@ -11,7 +11,7 @@ import (
 
 // makeTick is what happened since the last committed tick, as the judge wants
 // to see it. Only tenants that the candidate may meet count, on either arm:
-// the others are no comparison.
+// the others are no comparison, unless whole tenants are assigned.
 func makeTick(r Record, now time.Time, counts rollout.Counts, obs Observation, routerDown bool) canary.Tick {
 	t := canary.Tick{Time: now, Checks: obs.Checks}
 	if routerDown {
@@ -24,7 +24,14 @@ func makeTick(r Record, now time.Time, counts rollout.Counts, obs Observation, r
 	}
 	strata := map[string]*canary.Stratum{}
 	tenants := r.Tenants()
+	whole := r.Plan.Canary.Assignment == canary.WholeTenants
+	if whole {
+		t.ExpectedShare = 0
+	}
 	for _, cell := range counts.Sub(r.State.Counts).Cells {
+		if whole && cell.Tenant != rollout.OtherTenants && !r.evicted(cell.Tenant) && !slices.Contains(tenants, cell.Tenant) {
+			tenants = append(tenants, cell.Tenant) // of stable alone
+		}
 		if !slices.Contains(tenants, cell.Tenant) {
 			continue
 		}

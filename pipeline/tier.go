@@ -40,7 +40,9 @@ func (p Plan) Tiers() []Tier {
 func (r Record) Tier() Tier { return r.Plan.Tiers()[r.State.Tier] }
 
 // Tenants are those that the canary may meet now.
-func (r Record) Tenants() []string { return r.Tier().Tenants }
+func (r Record) Tenants() []string {
+	return slices.DeleteFunc(slices.Clone(r.Tier().Tenants), r.evicted)
+}
 
 // Judging returns the parameters of the present tier's judge.
 func (r Record) Judging() canary.Config {
@@ -68,6 +70,9 @@ func (s steering) waitsFor(r Record, d canary.Decision) string {
 	next, ok := r.nextTier()
 	if ok && next.ApprovalRequired && s.approval == nil {
 		return fmt.Sprintf("tier %s has passed; tier %s waits for an approval: headgate release approve %s", r.Tier().Name, next.Name, r.ID)
+	}
+	if !ok && len(r.State.Evicted) > 0 {
+		return r.explainEvicted()
 	}
 	return ""
 }

@@ -76,6 +76,7 @@ func (e *Engine) tick(ctx context.Context, r Record, now time.Time, want steerin
 	c.Record.State.Ticks++
 	if t.Telemetry == canary.Fresh {
 		// What the judge did not take is counted at the next good tick.
+		c.Record.State.Evicted = watchEvicted(r.State.Evicted, counts.Sub(r.State.Counts))
 		c.Record.State.Counts = counts
 		if obs.Stale == "" {
 			c.Record.State.Costs = mergeCosts(r.State.Costs, obs.Costs)
@@ -101,6 +102,17 @@ func (e *Engine) act(ctx context.Context, c Commit, d canary.Decision, j *judge,
 			s.outcome = headgate.Inconclusive
 		}
 		return e.commitRollback(ctx, c, now, s, triggerGate(d))
+	case evicts(c.Record, d) && len(c.Record.Tenants()) == 1:
+		s := step{outcome: headgate.Inconclusive, reasons: d.Reasons, message: d.Reason}
+		return e.commitRollback(ctx, c, now, s, triggerGate(d))
+	case evicts(c.Record, d):
+		rows, err := e.o.Store.Ticks(ctx, c.Record.ID)
+		if err != nil {
+			return err
+		}
+		evict(&c, d, now, onCandidate(rows, c.Record.State.JudgedFrom, c.Ticks[0].Tick, d.Evict))
+		j = nil // what it had seen was about the tenant that is gone
+		c.Record.NextRunAt = now.Add(e.o.Tick)
 	case goesOn && wider:
 		widen(&c, next, d, now, want)
 		j = nil // the next tier has a judge of its own

@@ -145,6 +145,10 @@ func liveLines(r client.Release, message string, now time.Time) []liveLine {
 	if len(r.Tiers) > 1 {
 		lines = append(lines, liveLine{tierLine(r.Tiers), plain})
 	}
+	for _, e := range r.Evicted {
+		lines = append(lines, liveLine{fmt.Sprintf("  %s is off the candidate: %s of %s failed there, %s of %s on stable since", printable(e.Tenant),
+			thousands(e.Candidate.Errors), thousands(e.Candidate.Requests), thousands(e.Stable.Errors), thousands(e.Stable.Requests)), yellow})
+	}
 	status := fmt.Sprintf("  %s of traffic on the candidate   %d signed statements", percent(r.Share), r.Evidence)
 	if left := timeLeft(r, now); left != "" {
 		status += "   " + left
