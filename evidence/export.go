@@ -10,7 +10,8 @@ import (
 
 const summaryMember = exportsFolder + "summary.vsa.dsse.json"
 
-// TestResult is a gate's decision as the in-toto test-result predicate.
+// TestResult is a gate's decision as the in-toto test-result predicate. Its
+// tests are the gate's checks by name.
 type TestResult struct {
 	Result        string               `json:"result"` // PASSED or FAILED
 	Configuration []ResourceDescriptor `json:"configuration"`
@@ -32,7 +33,7 @@ type VerificationSummary struct {
 	TimeVerified       time.Time            `json:"timeVerified"`
 	ResourceURI        string               `json:"resourceUri"`
 	Policy             ResourceDescriptor   `json:"policy"`
-	InputAttestations  []ResourceDescriptor `json:"inputAttestations"`
+	InputAttestations  []ResourceDescriptor `json:"inputAttestations"`  // decisions, by member of the bundle
 	VerificationResult string               `json:"verificationResult"` // PASSED or FAILED
 	VerifiedLevels     []string             `json:"verifiedLevels"`
 }
@@ -68,11 +69,13 @@ func (d decided) testResult() TestResult {
 		Result:        passed(d.Verdict),
 		Configuration: []ResourceDescriptor{{Name: "rules", Digest: digestSet(d.Rules.Digest)}},
 		PassedTests:   []string{},
-		FailedTests:   append([]string{}, d.FailedChecks...),
+		FailedTests:   []string{},
 	}
 	for _, c := range d.Checks {
 		if c.Verdict == headgate.Pass {
 			t.PassedTests = append(t.PassedTests, c.Name)
+		} else {
+			t.FailedTests = append(t.FailedTests, c.Name)
 		}
 	}
 	return t
@@ -107,7 +110,7 @@ func summarise(r headgate.Release, origin string, decisions []decided) Verificat
 			continue
 		}
 		v.Policy = ResourceDescriptor{URI: "headgate:rules", Digest: digestSet(d.Rules.Digest)}
-		v.InputAttestations = append(v.InputAttestations, ResourceDescriptor{Name: statementMember(d.index), Digest: digestSet(d.digest)})
+		v.InputAttestations = append(v.InputAttestations, ResourceDescriptor{URI: statementMember(d.index), Digest: digestSet(d.digest)})
 		if d.Time.After(v.TimeVerified) {
 			v.TimeVerified = d.Time
 		}

@@ -40,6 +40,13 @@ func TestIndependentVerifier(t *testing.T) {
 	honest.record(r, withTools)
 	grown := honest.bundle(r, later)
 
+	ownRules := serverWith(t, keys)
+	withCEL := ownRules.decisions(r.ID)
+	withCEL[1].Checks = append(withCEL[1].Checks, evidence.Check{
+		Name: "search_p95", Code: "SEARCH_P95_EXCEEDED", Threshold: "metrics.search_p95_s <= 2.0", Op: "cel", Verdict: headgate.Pass,
+	})
+	ownRules.record(r, withCEL)
+
 	liar.append(r, evidence.AuditEvent{Event: headgate.Event{Time: start, Kind: "nothing_happened", ReleaseID: r.ID}})
 	fork := liar.checkpoint()
 	lies := liar.decisions(r.ID)
@@ -57,6 +64,7 @@ func TestIndependentVerifier(t *testing.T) {
 		edit(m)
 		return rezip(t, m)
 	}
+	const fourth = "statements/0000000004.dsse.json"
 	const fifth, sixth = "statements/0000000005.dsse.json", "statements/0000000006.dsse.json"
 	tests := []struct {
 		name   string
@@ -69,11 +77,12 @@ func TestIndependentVerifier(t *testing.T) {
 		{"log grown from a later checkpoint", grown, later, 0, []string{"ok: 17 statements, 4 files"}},
 		{"byte changed", change(func(m map[string][]byte) { m[fifth][40] ^= 1 }), nil, 1, []string{"MEMBER_CHANGED " + fifth, "INCLUSION_UNPROVEN " + fifth}},
 		{"file removed", change(func(m map[string][]byte) { delete(m, fifth) }), nil, 1, []string{"MEMBER_MISSING " + fifth}},
-		{"entries exchanged", change(func(m map[string][]byte) { m[fifth], m[sixth] = m[sixth], m[fifth] }), nil, 1, []string{"INCLUSION_UNPROVEN " + fifth, "INCLUSION_UNPROVEN " + sixth}},
+		{"entries exchanged", change(func(m map[string][]byte) { m[fifth], m[sixth] = m[sixth], m[fifth] }), nil, 1, []string{"ENTRY_REORDERED " + fifth + ": it is given as entry 5, but it is entry 6", "ENTRY_REORDERED " + sixth}},
 		{"threshold swapped", change(func(m map[string][]byte) {
 			m[fifth] = editPayload(t, m[fifth], `"api_p95_s_max":1.5`, `"api_p95_s_max":9.5`)
 		}), nil, 1, []string{"SIGNATURE_INVALID " + fifth, "THRESHOLD_SWAPPED " + fifth}},
 		{"forged by the server", liar.bundle(r, fork), nil, 1, []string{"CHECKPOINT_FORKED", "VERDICT_FORGED", "THRESHOLD_SWAPPED", "gate security is recorded as fail", "gate cost shows tool runs as []", "OUTCOME_UNSUPPORTED"}},
+		{"a rule in CEL", ownRules.bundle(r, nil), ownRules.checkpoint(), 3, []string{"NOT_JUDGED_AGAIN " + fourth + ": rule search_p95", "ok: 8 statements"}},
 		{"not a bundle", []byte("hello"), nil, 2, []string{"BUNDLE_UNREADABLE"}},
 	}
 	for _, tt := range tests {

@@ -6,9 +6,10 @@
 Needs Python 3.9 and its standard library. Written from docs/bundle-format.md
 alone, so that nobody has to take Headgate's word for Headgate's evidence. It
 checks signatures, inclusion, consistency, digests, and that each gate's verdict
-follows from its recorded values and rule set; it does not evaluate rules of
-one's own written in CEL, and it says so. Exit status: 0 all holds, 1 findings,
-2 the file cannot be read.
+follows from its recorded values and rule set. It has no evaluator for rules of
+one's own written in CEL: each is named in a line NOT_JUDGED_AGAIN. Exit status:
+0 all holds, 1 findings, 2 the file cannot be read, 3 all holds as far as it was
+judged, but for the rules named.
 """
 import argparse
 import base64
@@ -113,6 +114,9 @@ def roots_from_consistency(proof, old, new, old_root, whole=True):
     return a and node(last, a), b and node(last, b)
 
 
+GATE_D = ("quality", "performance", "security", "cost")
+
+
 # --- formats -----------------------------------------------------------------
 def digest(content):
     return "sha256:" + hashlib.sha256(content).hexdigest()
@@ -139,7 +143,7 @@ class Key:
 
 class Verification:
     def __init__(self, members, keys):
-        self.members, self.findings, self.notes = members, [], []
+        self.members, self.findings, self.notes, self.unjudged = members, [], [], []
         own = {}
         for name in self.folder("keys/"):
             try:
@@ -151,13 +155,16 @@ class Verification:
         if not keys:
             self.notes.append("no key was given with --key: signatures were checked against the bundle's own keys")
         self.decisions, self.overrides, self.admitted, self.full = {}, [], None, False
+        self.by_index, self.latest, self.searches = {}, {}, 0
 
     def folder(self, prefix):
         return sorted(n for n in self.members if n.startswith(prefix))
 
     def find(self, code, member, message):
-        line = f"{code} {member}: {message}"
-        self.findings.append("".join(c if c.isprintable() else "\ufffd" for c in line))
+        self.findings.append(self.line(code, member, message))
+
+    def line(self, code, member, message):
+        return "".join(c if c.isprintable() else "\ufffd" for c in f"{code} {member}: {message}")
 
     def open(self, name):
         """Return the statement in a DSSE envelope, reporting a bad signature."""
@@ -206,10 +213,14 @@ class Verification:
         manifest = self.check_manifest()
         self.check_members(manifest)
         tree = self.check_checkpoints(kept)
+        order = [s["index"] for s in manifest.get("statements", [])]
+        if order != sorted(set(order)):
+            self.find("ENTRY_REORDERED", "manifest.dsse.json", "its entries are not listed by rising index")
         for name in self.folder("statements/"):
             self.check_statement(name, tree, manifest)
+        self.check_exports()
         release = manifest.get("release", {})
-        for gate in ("quality", "performance", "security", "cost") if release.get("outcome") == "promoted" else ():
+        for gate in GATE_D if release.get("outcome") == "promoted" else ():
             last = self.decisions.get(gate)
             if last is None or last["verdict"] != "pass" or last.get("declared"):
                 if any(self.override_holds(o, gate) for o in self.overrides):
@@ -249,8 +260,6 @@ class Verification:
         for name in self.folder("blobs/sha256/"):
             if digest(self.members[name]) != "sha256:" + name.rsplit("/", 1)[1]:
                 self.find("MEMBER_CHANGED", name, "its content does not have the digest that is its name")
-        for name in self.folder("exports/"):
-            self.open(name)
 
     def check_checkpoints(self, kept):
         if "checkpoint" not in self.members:
@@ -281,13 +290,8 @@ class Verification:
 
     def check_statement(self, name, tree, manifest):
         statement, index = self.open(name), int(name[len("statements/"):].split(".")[0])
-        proof = json.loads(self.members.get(f"proofs/{index:010d}.json", b"{}"))
-        leaf = hashlib.sha256(b"\x00" + self.members[name]).digest()
-        if tree:
-            hashes = [base64.b64decode(h) for h in proof.get("hashes") or []]
-            fits = (proof.get("index"), proof.get("tree_size")) == (index, tree[1])
-            if not fits or root_from_inclusion(hashes, tree[1], index, leaf) != tree[2]:
-                self.find("INCLUSION_UNPROVEN", name, f"it is not entry {index} of the log")
+        if tree and not self.included(name, index, tree):
+            self.find_misplaced(name, index, tree)
         if statement is None:
             return
         if manifest and statement["subject"] != self.subject:
@@ -307,9 +311,46 @@ class Verification:
         if statement["predicateType"].endswith("/override/v1") and not self.full:
             self.overrides.append(predicate)
         if statement["predicateType"].endswith("/gate-decision/v1"):
+            self.by_index[index] = self.latest[predicate["gate"]] = predicate
             if not self.full:  # later decisions did not admit the release
                 self.decisions[predicate["gate"]] = predicate
             self.check_decision(name, predicate)
+
+    def included(self, name, index, tree):
+        """Whether a statement is an entry of the log, by the proof for index."""
+        try:
+            proof = json.loads(self.members.get(f"proofs/{index:010d}.json", b"{}"))
+            hashes = [base64.b64decode(h, validate=True) for h in proof.get("hashes") or []]
+        except (ValueError, TypeError, AttributeError):
+            return False
+        leaf = hashlib.sha256(b"\x00" + self.members[name]).digest()
+        fits = (proof.get("index"), proof.get("tree_size")) == (index, tree[1])
+        return fits and root_from_inclusion(hashes, tree[1], index, leaf) == tree[2]
+
+    def find_misplaced(self, name, index, tree):
+        for proof in self.folder("proofs/"):
+            other = proof[len("proofs/"):].split(".")[0]
+            self.searches += 1
+            if self.searches < 100_000 and other.isdigit() and self.included(name, int(other), tree):
+                self.find("ENTRY_REORDERED", name, f"it is given as entry {index}, but it is entry {int(other)} of the log")
+                return
+        self.find("INCLUSION_UNPROVEN", name, f"it is not entry {index} of the log")
+
+    def check_exports(self):
+        """The copies for other tools must say what the log says."""
+        for name in self.folder("exports/"):
+            statement = self.open(name)
+            if statement is None:
+                continue
+            says = statement["predicate"].get("result", statement["predicate"].get("verificationResult"))
+            if name == "exports/summary.vsa.dsse.json":
+                last = [self.latest.get(g, {}) for g in GATE_D]
+                passed = all(d.get("verdict") == "pass" and not d.get("declared") for d in last)
+            else:
+                decision = self.by_index.get(int(name[len("exports/"):].split(".")[0]), {})
+                passed = decision.get("verdict") == "pass"
+            if says != ("PASSED" if passed else "FAILED"):
+                self.find("EXPORT_MISMATCH", name, f"it says {says}, which the log's decisions do not")
 
     def check_decision(self, name, d):
         order = ["fail", "broken", "insufficient", "pass"]
@@ -345,7 +386,7 @@ class Verification:
     def check_check(self, name, d, c):
         value, limit, op = c["value"], c["threshold"], c["op"]
         if op == "cel":
-            self.notes.append(f"rule {c['name']} is written in CEL and was not evaluated")
+            self.unjudged.append(self.line("NOT_JUDGED_AGAIN", name, f"rule {c['name']} of gate {d['gate']} is written in CEL; recorded as {c['verdict']}"))
             return
         if op == "tool":
             if c["verdict"] == "pass" and (c["value"] is None or c["value"] != c["threshold"]):
@@ -393,13 +434,13 @@ def main():
         verification.run(kept)
     except (KeyError, TypeError, ValueError, AttributeError) as problem:
         verification.find("MEMBER_INVALID", "?", f"a document does not have the documented form: {problem!r}")
-    for line in verification.findings:
+    for line in verification.findings + verification.unjudged:
         print(line)
     for line in sorted(set(verification.notes)):
         print("note:", line)
     if not verification.findings:
         print(f"ok: {len(verification.folder('statements/'))} statements, {len(verification.folder('blobs/'))} files")
-    return 1 if verification.findings else 0
+    return 1 if verification.findings else 3 if verification.unjudged else 0
 
 
 if __name__ == "__main__":
