@@ -23,6 +23,9 @@ func (s *Service) complete() {
 			s.Rollout.TenantWhitelist = append(s.Rollout.TenantWhitelist, t.ID)
 		}
 	}
+	if g := &s.Router.GatewayAPI; g.Route != "" {
+		g.Mode = cmp.Or(g.Mode, GatewayProxy)
+	}
 	slices.Sort(s.Rollout.TenantWhitelist)
 	order := headgate.ProjectSizes()
 	slices.SortFunc(s.Rollout.EnabledProjectSizes, func(a, b headgate.ProjectSize) int {
@@ -56,6 +59,7 @@ func (d *document) check(s Service, found *problems) {
 		report(fmt.Sprintf("must be above canary.slo_error_rate, %g", c.SLOErrorRate), "canary", "kill_error_rate")
 	}
 	d.checkTiers(s, report)
+	checkRouter(s.Router.GatewayAPI, report)
 	d.checkCommands(s, report)
 	d.checkDurations(s, report)
 }
@@ -85,6 +89,20 @@ func (d *document) checkTiers(s Service, report func(string, ...string)) {
 			report(fmt.Sprintf("must not be longer than canary.max_duration, %v", s.Canary.MaxDuration), at("soak")...)
 		}
 		reached, share = max(reached, place), cmp.Or(t.Share, share)
+	}
+}
+
+// checkRouter looks at what the modes of a Gateway API router need.
+func checkRouter(g GatewayAPI, report func(string, ...string)) {
+	for _, of := range []struct{ field, value, mode string }{
+		{"proxy", g.Proxy, GatewayProxy}, {"gateway", g.Gateway, GatewayHeader}, {"tester", g.Tester, GatewayWeights},
+	} {
+		switch {
+		case of.value != "" && g.Mode != of.mode:
+			report(fmt.Sprintf("is only for mode %s; this one is %s", of.mode, g.Mode), "router", "gateway_api", of.field)
+		case of.value == "" && g.Mode == of.mode && of.field != "tester":
+			report(fmt.Sprintf("is missing; mode %s needs it", of.mode), "router", "gateway_api", of.field)
+		}
 	}
 }
 

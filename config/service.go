@@ -47,6 +47,7 @@ type Service struct {
 	Canary        Canary     `yaml:"canary" json:"canary"`
 	RollbackDrill Drill      `yaml:"rollback_drill" json:"rollback_drill"`
 	Feedback      Feedback   `yaml:"feedback" json:"feedback"`
+	Router        Router     `yaml:"router" json:"router,omitzero"`
 	// Deadlines overrides how long a stage may take; ask [Service.Deadline].
 	Deadlines map[headgate.Stage]time.Duration `yaml:"deadlines" json:"deadlines,omitempty"`
 
@@ -333,6 +334,37 @@ func (s Service) Resolve(st Settings) Service {
 	return s
 }
 
+// Router says what stands in front of the service beside Headgate's proxies.
+type Router struct {
+	GatewayAPI GatewayAPI `yaml:"gateway_api" json:"gateway_api,omitzero"`
+}
+
+// The modes of a [GatewayAPI] router, as package traffic/gatewayapi explains
+// them.
+const (
+	GatewayProxy   = "proxy"
+	GatewayHeader  = "header"
+	GatewayWeights = "weights"
+)
+
+// GatewayAPI names an HTTPRoute of a Kubernetes cluster; the zero value, none.
+type GatewayAPI struct {
+	Mode string `yaml:"mode" json:"mode"`
+	// Kubeconfig is a file; empty means the service account of the pod.
+	Kubeconfig string `yaml:"kubeconfig" json:"kubeconfig,omitempty"`
+	Namespace  string `yaml:"namespace" json:"namespace"`
+	Route      string `yaml:"route" json:"route"`
+	// Proxy is the Service of Headgate's proxies, for mode proxy; Gateway is
+	// where they reach the Gateway, for mode header.
+	Proxy   string `yaml:"proxy" json:"proxy,omitempty"`
+	Gateway string `yaml:"gateway" json:"gateway,omitempty"`
+	// Tester is the value of x-release-tester that meets the candidate, for mode
+	// weights.
+	Tester string `yaml:"tester" json:"tester,omitempty"`
+	// Force takes the rules from another field manager.
+	Force bool `yaml:"force" json:"force,omitempty"`
+}
+
 // Feedback says where the service lists what went wrong. Empty paths mean
 // that there is nothing to take.
 type Feedback struct {
@@ -397,6 +429,7 @@ func (s *Service) resolvePaths(dir string) {
 		}
 	}
 	abs(&s.Replay.Suite)
+	abs(&s.Router.GatewayAPI.Kubeconfig)
 	abs(&s.Gates.Rules)
 	for i := range s.Stages.Reports {
 		abs(&s.Stages.Reports[i].File)

@@ -185,6 +185,10 @@ var changes = []change{
 	{name: "kill below promise", with: "canary: {slo_error_rate: 0.1, kill_error_rate: 0.05}", decoder: true, message: "must be above canary.slo_error_rate"},
 	{name: "duration of months", with: "gates: {window: 9999h}", decoder: true, message: "at most 28 days"},
 	{name: "router for a model", replace: "{current: m1}", with: "{current: m1, actuator: {kind: router}}", decoder: true, message: "can only change release_version"},
+	{name: "weights", with: "router: {gateway_api: {mode: weights, namespace: shop, route: a, tester: b}}"},
+	{name: "a proxy for weights", with: "router: {gateway_api: {mode: weights, namespace: shop, route: a, proxy: \"http://p\"}}", decoder: true, message: "only for mode proxy"},
+	{name: "no proxy", with: "router: {gateway_api: {namespace: shop, route: a}}", decoder: true, message: "router.gateway_api.proxy: is missing; mode proxy needs it"},
+	{name: "no name of Kubernetes", with: "router: {gateway_api: {mode: weights, namespace: Shop, route: a}}", decoder: true, schema: true, message: "lower-case letters"},
 	{name: "address for a flag", replace: "{current: m1}", with: `{current: m1, actuator: {kind: flag, url: "http://a"}}`, decoder: true, message: "only for an actuator of kind hook"},
 }
 

@@ -76,6 +76,8 @@ type Server struct {
 	engine  *pipeline.Engine
 	proxy   *proxy.Proxy
 	http    *http.Server
+	// watchdogs take weights back from candidates whose lease is over.
+	watchdogs []func(context.Context)
 
 	rulesEvery time.Duration // instead of what the dictionary says; tests hurry
 
@@ -267,6 +269,9 @@ func (s *Server) Start(ctx context.Context) error {
 	s.running.Go(func() { s.plane.RunSealer(ctx) })
 	s.running.Go(func() { s.runDrills(ctx) })
 	s.running.Go(func() { s.keepRouters(ctx) })
+	for _, watch := range s.watchdogs {
+		s.running.Go(func() { watch(ctx) })
+	}
 	s.running.Go(func() {
 		if err := s.plane.ResumeRollbacks(ctx); err != nil && ctx.Err() == nil {
 			s.o.Logger.ErrorContext(ctx, "a rollback from before the start does not go on", slog.Any("error", err))

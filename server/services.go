@@ -19,6 +19,7 @@ import (
 	"github.com/headgate/headgate/replay"
 	"github.com/headgate/headgate/rollout"
 	"github.com/headgate/headgate/traffic"
+	"github.com/headgate/headgate/traffic/gatewayapi"
 	"github.com/headgate/headgate/traffic/proxy"
 )
 
@@ -56,7 +57,58 @@ func (s *Server) credential(svc config.Service) func(string) string {
 	}
 }
 
+// router is what stands in front of the service: Headgate's proxies, an
+// HTTPRoute, or both.
 func (s *Server) router(svc config.Service) (rollout.Router, error) {
+	g := svc.Router.GatewayAPI
+	if g.Route == "" {
+		return s.proxies(svc)
+	}
+	var front rollout.Router
+	if g.Mode == config.GatewayWeights {
+		s.o.Logger.Warn("an HTTPRoute's weights are best effort: a share ends only while a watchdog runs, and nothing is counted", slog.String("service", svc.Name))
+	} else {
+		var err error
+		if front, err = s.proxies(svc); err != nil {
+			return nil, err
+		}
+	}
+	r, err := httpRoute(svc, front, s.o.Logger)
+	if err != nil {
+		return nil, err
+	}
+	s.watchdogs = append(s.watchdogs, r.Watch)
+	return r, nil
+}
+
+func httpRoute(svc config.Service, front rollout.Router, log *slog.Logger) (*gatewayapi.Router, error) {
+	g := svc.Router.GatewayAPI
+	return gatewayapi.New(gatewayapi.Config{
+		Service: svc.Name, Kubeconfig: g.Kubeconfig, Namespace: g.Namespace, Route: g.Route, Mode: gatewayapi.Mode(g.Mode),
+		Front: front, Proxy: g.Proxy, Gateway: g.Gateway, Tester: g.Tester, TenantHeader: svc.TenantHeader, Force: g.Force, Logger: log,
+	})
+}
+
+// Watchdog takes the candidate's weight back when the control plane does not
+// renew its lease, until ctx ends. It is for a service whose HTTPRoute splits by
+// weights, and runs best in a process that does not die with the control plane.
+func Watchdog(ctx context.Context, svc config.Service, log *slog.Logger) error {
+	if g := svc.Router.GatewayAPI; g.Mode != config.GatewayWeights {
+		return headgate.Errorf(headgate.CodeConfigInvalid, headgate.ClassValidation,
+			"service %s has no HTTPRoute in mode weights; proxies end a share by themselves and need no watchdog", svc.Name)
+	}
+	r, err := httpRoute(svc, nil, log)
+	if err != nil {
+		return err
+	}
+	if _, err := r.Status(ctx); err != nil {
+		return err
+	}
+	r.Watch(ctx)
+	return nil
+}
+
+func (s *Server) proxies(svc config.Service) (rollout.Router, error) {
 	if len(s.o.Proxies) > 0 {
 		var fleet []rollout.Router
 		for _, admin := range s.o.Proxies {

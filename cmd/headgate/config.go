@@ -86,10 +86,17 @@ func newConfigCheckCommand(a *app) *cobra.Command {
 			}
 			_, err = fmt.Fprintf(a.stdout, "%s: ok: service %s of %s, %d tenants, %d reports\n",
 				args[0], s.Name, s.Owner, len(s.Tenants), len(s.Stages.Reports))
+			if s.Router.GatewayAPI.Mode == config.GatewayWeights {
+				fmt.Fprintln(a.stderr, weightsWarning)
+			}
 			return err
 		},
 	}
 }
+
+// weightsWarning is told wherever a Gateway's weights are put to use.
+const weightsWarning = "router.gateway_api.mode weights is best effort: a Gateway has no lease, so a share ends only while a watchdog runs\n" +
+	"and reaches the API server; sessions do not stay on one version, and nothing is counted, so no canary can be judged. Mode proxy has none of this."
 
 func newConfigSchemaCommand(a *app) *cobra.Command {
 	return &cobra.Command{
