@@ -83,9 +83,11 @@ func record(line []byte) (telemetry.Event, error) {
 	e := telemetry.Event{Kind: telemetry.Log, Time: at.UTC(), Name: all["_msg"]}
 	for k, value := range all {
 		switch k {
-		case "_time", "_msg", "_stream", "_stream_id":
-		case "severity":
-			e.Status = severity(value)
+		case "_time", "_msg", "_stream", "_stream_id", "scope.name", "scope.version":
+		case "severity_text", "severity": // versions differ
+			if e.Status == "" || k == "severity_text" {
+				e.Status = severity(value)
+			}
 		default:
 			describe(&e, k, value)
 		}

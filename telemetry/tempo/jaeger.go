@@ -241,6 +241,7 @@ func (s jaegerSpan) events(p jaegerProcess) []telemetry.Event {
 			if t.text() == "true" && e.Status == "" {
 				e.Status = "error"
 			}
+		case "span.kind", "otel.scope.name", "otel.scope.version": // OTLP has them beside the attributes
 		default:
 			e.SetAttribute(t.Key, t.text())
 		}

@@ -99,7 +99,7 @@ func tempoServer(t *testing.T) *server {
 func jaegerServer(t *testing.T) *server {
 	t.Helper()
 	body := read(t, "jaeger-traces.json")
-	return serve(t, map[string][]byte{"/jaeger/api/services": []byte(`{"data":["bidding","gateway"]}`), "/jaeger/api/traces": body, "/jaeger/api/traces/" + traceID: body})
+	return serve(t, map[string][]byte{"/jaeger/api/services": read(t, "jaeger-services.json"), "/jaeger/api/traces": body, "/jaeger/api/traces/" + traceID: body})
 }
 
 func at(ms int) time.Time {
