@@ -40,9 +40,9 @@ type Options struct {
 	// Prometheus serves Prometheus's query API for what authorize lets a
 	// request see: one tenant, or all with "".
 	Prometheus func(authorize func(*http.Request) (tenant string, err error)) http.Handler
-	// Measured, if set, is told of every answered request: the pattern that
-	// matched, empty for none, never the path. It must not block.
-	Measured func(method, route string, status int, took time.Duration)
+	// Measured, if set, is told of every answered request: its context and the
+	// pattern that matched, empty for none, never the path. It must not block.
+	Measured func(ctx context.Context, method, route string, status int, took time.Duration)
 	// Forward, if set, answers what belongs to the service behind the proxy.
 	Forward http.Handler
 }

@@ -20,7 +20,7 @@ func (s *server) measure(mux *http.ServeMux, next http.Handler) http.Handler {
 		}
 		seen := &statusWriter{ResponseWriter: w, status: http.StatusOK}
 		next.ServeHTTP(seen, r)
-		s.Measured(r.Method, pattern, seen.status, time.Since(start))
+		s.Measured(r.Context(), r.Method, pattern, seen.status, time.Since(start))
 	})
 }
 

@@ -3,6 +3,7 @@ package dictionary_test
 import (
 	"cmp"
 	"fmt"
+	"log/slog"
 	"math"
 	"math/rand/v2"
 	"net"
@@ -141,7 +142,29 @@ func TestServersAnswerAsTheStoreDoes(t *testing.T) {
 				}
 				same(t, f.Name+" per version", q, now, store, remote, loose)
 			}
+			recordThere(t, d, remote)
 		})
+	}
+}
+
+// recordThere lets the server's figures be recorded by the dictionary's rules.
+func recordThere(t *testing.T, d *dictionary.Dictionary, remote *metrics.Remote) {
+	t.Helper()
+	text, err := d.Rules()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.RunRules(text, time.Second, slog.New(slog.DiscardHandler), nil); err != nil {
+		t.Fatal(err)
+	}
+	recorded := dictionary.RecordName("total_jobs") + `{service_name="bidding"}`
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		if n, err := remote.Instant(t.Context(), recorded, time.Now()); err == nil && len(n) == 2 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the rules record nothing there")
+		}
 	}
 }
 

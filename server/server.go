@@ -71,6 +71,7 @@ type Server struct {
 	alerts  *incident.Notifier
 	dict    *dictionary.Dictionary
 	vitals  *vitals.Vitals
+	signals *vitals.Signals
 	otlp    *otlp.Receiver
 	plane   *control.Plane
 	engine  *pipeline.Engine
@@ -107,6 +108,10 @@ func (s *Server) open(ctx context.Context) error {
 	}
 	dir := s.o.Settings.DataDir
 	var err error
+	if s.signals, err = vitals.NewSignals(ctx, s.o.Settings.OTLPEndpoint, s.o.Version, s.o.Logger); err != nil {
+		return err
+	}
+	s.o.Logger = s.signals.Logger(s.o.Logger)
 	if s.db, err = sqlite.Open(ctx, dir); err != nil {
 		return err
 	}
@@ -141,11 +146,11 @@ func (s *Server) open(ctx context.Context) error {
 		return err
 	}
 	s.engine = pipeline.New(pipeline.Options{
-		Store: s.db, Router: s.plane.Router, Observe: s.tick, Rollback: s.plane.Rollback, Publish: s.plane.Publish,
-		Runners: map[headgate.Stage]pipeline.Runner{
+		Store: s.db, Router: s.plane.Router, Observe: s.tick, Rollback: s.rollback, Publish: s.publish,
+		Runners: s.traced(map[headgate.Stage]pipeline.Runner{
 			headgate.StageContract: s.plane.Contract, headgate.StageReplay: s.plane.Replay, headgate.StageGateD: s.plane.GateD,
 			headgate.StageRollout: s.plane.Ready, headgate.StageFeedback: s.plane.GateF,
-		},
+		}),
 		Log: s.o.Logger, Owner: owner(),
 	})
 	s.plane.Wakes(s.engine.Wake)
@@ -158,10 +163,10 @@ func (s *Server) open(ctx context.Context) error {
 		}
 	}
 	s.http = &http.Server{
-		Handler: api.New(api.Options{
+		Handler: s.signals.Requests(api.New(api.Options{
 			Plane: s.plane, Credentials: s.db, Version: s.o.Version, Logger: s.o.Logger,
 			Development: s.o.Development, Forward: s.forward(), Prometheus: s.metrics.Handler, Measured: s.vitals.Request,
-		}),
+		})),
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(s.o.Logger.Handler(), slog.LevelWarn),
 	}
@@ -342,6 +347,11 @@ func (s *Server) close() error {
 	}
 	if s.db != nil {
 		errs = append(errs, s.db.Close())
+	}
+	if s.signals != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), vitalsTimeout)
+		defer cancel()
+		s.signals.Stop(ctx)
 	}
 	return errors.Join(errs...)
 }

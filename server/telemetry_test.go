@@ -10,7 +10,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"testing"
 	"time"
 
@@ -150,17 +150,25 @@ func TestTelemetryIsTheSendersTenants(t *testing.T) {
 // collector.
 func TestServerCountsItself(t *testing.T) {
 	t.Parallel()
-	var received atomic.Int64
+	var received sync.Map // by what was looked for
 	collector := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		b, _ := io.ReadAll(r.Body)
-		if r.URL.Path == "/base/v1/metrics" && bytes.Contains(b, []byte("headgate.http.request.duration")) {
-			received.Add(1)
+		for path, text := range map[string]string{
+			"/base/v1/metrics": "headgate.http.request.duration",
+			"/base/v1/traces":  "POST /api/v1/internal/cost-gates/evaluate",
+		} {
+			if r.URL.Path == path && bytes.Contains(b, []byte(text)) {
+				received.Store(path, true)
+			}
+		}
+		if bytes.Contains(b, []byte("confidential")) {
+			received.Store("a body or a query", true)
 		}
 		w.Header().Set("Content-Type", "application/x-protobuf")
 	}))
 	t.Cleanup(collector.Close)
 	w := startBare(t, func(o *server.Options) { o.Settings.OTLPEndpoint = collector.URL + "/base" })
-	w.data(t, w.do(t, "POST", "/internal"+gatePath("cost"), passing("cost").with("release_id", "rel-counted")))
+	w.data(t, w.do(t, "POST", "/internal"+gatePath("cost")+"?q=confidential", passing("cost").with("release_id", "rel-confidential")))
 	w.refuse(t, "GET", "/nothing/here", nil, 404, "RESOURCE_NOT_FOUND")
 	eventually(t, "a gate's evaluation is counted", func() bool {
 		v, _ := w.number(t, `sum(headgate_gate_evaluations_total{verdict="pass",service_name="headgate",service_version="test"})`)
@@ -178,8 +186,13 @@ func TestServerCountsItself(t *testing.T) {
 		t.Errorf("the dictionary's rules are not evaluated: %.300s", raw)
 	}
 	w.stop(t)
-	if received.Load() == 0 {
-		t.Error("the collector received nothing")
+	for _, path := range []string{"/base/v1/metrics", "/base/v1/traces"} {
+		if _, ok := received.Load(path); !ok {
+			t.Errorf("the collector received nothing at %s", path)
+		}
+	}
+	if _, ok := received.Load("a body or a query"); ok {
+		t.Error("the collector received what a request said")
 	}
 }
 

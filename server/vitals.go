@@ -36,9 +36,46 @@ func (s *Server) newVitals(ctx context.Context) (*vitals.Vitals, error) {
 // tick observes a canary once, and counts it.
 func (s *Server) tick(ctx context.Context, r pipeline.Record) (pipeline.Observation, error) {
 	start := time.Now()
+	ctx, end := s.effect(ctx, "canary tick", r)
 	obs, err := s.plane.Observe(ctx, r)
+	end(err)
 	s.vitals.Tick(time.Since(start))
 	return obs, err
+}
+
+// effect begins a span of what is done for a release.
+func (s *Server) effect(ctx context.Context, name string, r pipeline.Record) (context.Context, func(error)) {
+	return s.signals.Effect(ctx, name, map[string]string{
+		"release_id": r.ID, "release.service": r.Service, "release.version": r.Version, "tenant_id": r.TenantID, "stage": string(r.Stage),
+	})
+}
+
+// traced makes a span of every run of a stage.
+func (s *Server) traced(runners map[headgate.Stage]pipeline.Runner) map[headgate.Stage]pipeline.Runner {
+	out := make(map[headgate.Stage]pipeline.Runner, len(runners))
+	for stage, run := range runners {
+		out[stage] = func(ctx context.Context, r pipeline.Record) (pipeline.Result, error) {
+			ctx, end := s.effect(ctx, "stage "+string(stage), r)
+			result, err := run(ctx, r)
+			end(err)
+			return result, err
+		}
+	}
+	return out
+}
+
+func (s *Server) rollback(ctx context.Context, r pipeline.Record) (pipeline.RollbackResult, error) {
+	ctx, end := s.effect(ctx, "rollback", r)
+	result, err := s.plane.Rollback(ctx, r)
+	end(err)
+	return result, err
+}
+
+func (s *Server) publish(ctx context.Context, r pipeline.Record) error {
+	ctx, end := s.effect(ctx, "publish", r)
+	err := s.plane.Publish(ctx, r)
+	end(err)
+	return err
 }
 
 // observe counts an event of the audit trail.

@@ -32,11 +32,20 @@ func ownStore(ctx context.Context, o Options) (sdkmetric.Reader, error) {
 }
 
 func collector(ctx context.Context, o Options) (sdkmetric.Reader, error) {
-	u, err := url.Parse(o.Endpoint)
+	u, err := parseEndpoint(o.Endpoint)
+	if err != nil {
+		return nil, err
+	}
+	return reader(ctx, o, "the collector", otlpmetrichttp.WithEndpointURL(u.JoinPath("v1", "metrics").String()))
+}
+
+// parseEndpoint does not repeat the address, which may hold a secret.
+func parseEndpoint(endpoint string) (*url.URL, error) {
+	u, err := url.Parse(endpoint)
 	if err != nil || u.Host == "" {
 		return nil, errors.New("the endpoint of the own telemetry is not a URL; correct OTEL_EXPORTER_OTLP_ENDPOINT")
 	}
-	return reader(ctx, o, "the collector", otlpmetrichttp.WithEndpointURL(u.JoinPath("v1", "metrics").String()))
+	return u, nil
 }
 
 func reader(ctx context.Context, o Options, to string, options ...otlpmetrichttp.Option) (sdkmetric.Reader, error) {
@@ -51,7 +60,7 @@ func reader(ctx context.Context, o Options, to string, options ...otlpmetrichttp
 	if err != nil {
 		return nil, fmt.Errorf("exporter of the own telemetry: %w", err)
 	}
-	return sdkmetric.NewPeriodicReader(&discreet{Exporter: exporter, to: to, log: o.Logger},
+	return sdkmetric.NewPeriodicReader(&discreet{exporter, &complaint{to: to, log: o.Logger}},
 		sdkmetric.WithInterval(o.Every), sdkmetric.WithTimeout(exportTimeout)), nil
 }
 
@@ -60,9 +69,7 @@ func reader(ctx context.Context, o Options, to string, options ...otlpmetrichttp
 // address, and with it a secret.
 type discreet struct {
 	sdkmetric.Exporter
-	to      string
-	log     *slog.Logger
-	failing atomic.Bool
+	*complaint
 }
 
 // Export implements [sdkmetric.Exporter].
@@ -77,16 +84,23 @@ func (d *discreet) Shutdown(ctx context.Context) error {
 	return nil
 }
 
-func (d *discreet) report(ctx context.Context, err error) {
-	if d.failing.Swap(err != nil) == (err != nil) {
+// complaint says once that a receiver does not take what it is sent.
+type complaint struct {
+	to      string
+	log     *slog.Logger
+	failing atomic.Bool
+}
+
+func (c *complaint) report(ctx context.Context, err error) {
+	if c.failing.Swap(err != nil) == (err != nil) {
 		return
 	}
 	if err == nil {
-		d.log.InfoContext(ctx, "own telemetry arrives again", slog.String("receiver", d.to))
+		c.log.InfoContext(ctx, "own telemetry arrives again", slog.String("receiver", c.to))
 		return
 	}
-	d.log.WarnContext(ctx, "own telemetry does not arrive; nothing else depends on it",
-		slog.String("receiver", d.to), slog.String("why", cause(err)))
+	c.log.WarnContext(ctx, "own telemetry does not arrive; nothing else depends on it",
+		slog.String("receiver", c.to), slog.String("why", cause(err)))
 }
 
 // cause says what an export failed of, without the address.

@@ -1,6 +1,7 @@
 // Package vitals counts what Headgate itself does, under the names of the
 // metric dictionary (headgate.*), through OpenTelemetry's own SDK: into the
-// server's own metric store, and to a collector where one is named.
+// server's own metric store, and to a collector where one is named. The
+// collector gets traces and logs of the control plane's own work too.
 //
 // It owns the instruments and their way out. It never judges, and never makes
 // who counts wait: what cannot be sent is sent with the next export, since all
@@ -65,10 +66,7 @@ func New(ctx context.Context, o Options) (*Vitals, error) {
 		return nil, err
 	}
 	options := []sdkmetric.Option{
-		sdkmetric.WithResource(resource.NewSchemaless(
-			attribute.String("service.name", "headgate"), attribute.String("service.version", o.Version),
-			attribute.String("service.instance.id", "headgate"),
-		)),
+		sdkmetric.WithResource(identity(o.Version)),
 		sdkmetric.WithReader(own),
 	}
 	if o.Endpoint != "" {
@@ -83,6 +81,14 @@ func New(ctx context.Context, o Options) (*Vitals, error) {
 		return nil, errors.Join(fmt.Errorf("instruments of the own telemetry: %w", err), v.provider.Shutdown(ctx))
 	}
 	return v, nil
+}
+
+// identity says whose telemetry it is.
+func identity(version string) *resource.Resource {
+	return resource.NewSchemaless(
+		attribute.String("service.name", "headgate"), attribute.String("service.version", version),
+		attribute.String("service.instance.id", "headgate"),
+	)
 }
 
 // The histograms' bounds in seconds. Those of rollbacks hold the limits of half
@@ -143,14 +149,15 @@ func (v *Vitals) Rollback(took time.Duration, restored bool) {
 }
 
 // Request counts an answered HTTP request. Route is the pattern that matched,
-// never the path, and empty for none.
-func (v *Vitals) Request(method, route string, status int, took time.Duration) {
+// never the path, and empty for none. ctx is the request's, with its span.
+func (v *Vitals) Request(ctx context.Context, method, route string, status int, took time.Duration) {
 	switch method {
 	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions:
 	default:
 		method = "_OTHER"
 	}
-	v.requests.Record(context.Background(), took.Seconds(), metric.WithAttributes(
+	answered(ctx, method, route, status)
+	v.requests.Record(ctx, took.Seconds(), metric.WithAttributes(
 		attribute.String("http.request.method", method), attribute.String("http.route", route), attribute.Int("http.response.status_code", status)))
 }
 

@@ -52,8 +52,8 @@ func count(v *vitals.Vitals) {
 	v.Event(headgate.Event{Kind: "release_promoted", Verdict: headgate.Pass})
 	v.Tick(20 * time.Millisecond)
 	v.Rollback(40*time.Second, true)
-	v.Request("GET", "/api/v1/releases", 200, time.Millisecond)
-	v.Request("BREW", "", 405, time.Millisecond)
+	v.Request(context.Background(), "GET", "/api/v1/releases", 200, time.Millisecond)
+	v.Request(context.Background(), "BREW", "", 405, time.Millisecond)
 }
 
 // Everything that is counted is in the dictionary under the same name and unit,
