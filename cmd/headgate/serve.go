@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -21,6 +22,8 @@ import (
 var settingsFlags = []string{
 	"data", "listen", "otlp-grpc", "otlp-http", "proxy-listen", "evidence-mode",
 	"evidence-bucket", "evidence-endpoint", "evidence-region", "evidence-prefix", "tls-cert", "tls-key",
+	"metrics-url", "metrics-token-file", "traces-url", "traces-api", "traces-token-file",
+	"logs-url", "logs-api", "logs-token-file", "prices",
 }
 
 func newServeCommand(a *app) *cobra.Command {
@@ -55,7 +58,7 @@ func addSettings(f *pflag.FlagSet) {
 	for _, s := range config.DescribeSettings() {
 		for _, name := range settingsFlags {
 			if s.Flag == name {
-				f.String(name, "", fmt.Sprintf("%s (default %s, %s)", s.Help, s.Default, s.Variable))
+				f.String(name, "", fmt.Sprintf("%s (default %s, %s)", s.Help, cmp.Or(s.Default, "unset"), s.Variable))
 			}
 		}
 	}
