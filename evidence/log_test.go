@@ -200,11 +200,18 @@ func TestBundleAfterRotationHoldsBothKeys(t *testing.T) {
 	t.Parallel()
 	s, r := newServer(t), release("rel_a")
 	early := s.checkpointAfterEvent(r)
+	before, oldKey := s.bundle(release("rel_a"), nil), s.keys.Current()
 	if _, err := s.keys.Rotate(); err != nil {
 		t.Fatal(err)
 	}
+	if v := verify(t, before, evidence.VerifyOptions{TrustedKeys: []evidence.PublicKey{oldKey}}); slices.Contains(codes(v), evidence.FindingSignature) || slices.Contains(codes(v), evidence.FindingKeyUntrusted) {
+		t.Errorf("a bundle from before the rotation: %v", v.Findings)
+	}
 	s.record(r, s.decisions(r.ID))
 	b := s.bundle(r, early)
+	if e := string(unzip(t, b)["statements/0000000005.dsse.json"]); !strings.Contains(e, s.keys.Current().ID()) || strings.Contains(e, oldKey.ID()) {
+		t.Errorf("after the rotation a statement is signed as %s", e[len(e)-200:])
+	}
 	if v := verify(t, b, evidence.VerifyOptions{TrustedKeys: s.keys.Public(), EarlierCheckpoint: early}); !v.OK() {
 		t.Error(v.Findings)
 	}

@@ -110,7 +110,7 @@ func (a *app) root() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(newServeCommand(a), newProxyCommand(a), newWatchdogCommand(a), newExampleCommand(a), newDemoCommand(a),
 		newReleaseCommand(a), newDrillCommand(a), newQuarantineCommand(a), newGateCommand(a), newRulesCommand(a), newEvidenceCommand(a), newCanaryCommand(a), newConfigCommand(a),
-		newTokenCommand(a), newDictionaryCommand(a), newTraceCommand(a), newErrorsCommand(a), newStoreCommand(a), newBenchCommand(a), newVersionCommand(a))
+		newTokenCommand(a), newDictionaryCommand(a), newTraceCommand(a), newErrorsCommand(a), newStoreCommand(a), newKeysCommand(a), newBenchCommand(a), newVersionCommand(a))
 	return root
 }
 
