@@ -376,6 +376,34 @@ func TestConsecutiveBreachesRollBack(t *testing.T) {
 	}
 }
 
+// A router that is far ahead has been told by a controller with later state:
+// this one's data is an older copy, so it takes the share away and overtakes the
+// router only to put users on stable.
+func TestOlderDataGivesNoShare(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	stop := w.start()
+	w.create("older", undecided)
+	w.awaitTicks("older", 3)
+	stop()
+	before := 0
+	w.router.do(func(r *router) {
+		r.highest += 1000
+		r.split.Epoch = r.highest
+		before = len(r.applied)
+	})
+	w.start()
+	w.wantOutcome(w.awaitDone("older"), headgate.RolledBack, headgate.StageCanary, pipeline.ReasonOutdated)
+	w.router.do(func(r *router) {
+		if slices.ContainsFunc(r.applied[before:], func(s rollout.Split) bool { return s.Share > 0 }) {
+			t.Errorf("a share was given again: %+v", r.applied[before:])
+		}
+		if r.split.Share != 0 || r.split.Epoch < r.highest {
+			t.Errorf("the router is left with %+v", r.split)
+		}
+	})
+}
+
 // A control plane that was away for longer than the lease finds the users on
 // stable, and leaves them there.
 func TestLapsedLeaseIsNeverResumed(t *testing.T) {
