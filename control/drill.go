@@ -111,7 +111,7 @@ func (r *running) stop(ctx context.Context) error {
 // DrillRollback rehearses a rollback of a service, from a canary's share to the
 // replay against stable, and returns it once it has ended. It takes the
 // service's traffic as a release does: RELEASE_ACTIVE while one meets users or
-// the service is frozen. A real rollback ends it.
+// the service is frozen. A real rollback ends it, and so does ctx.
 func (p *Plane) DrillRollback(ctx context.Context, who access.Identity, service, reason string) (Drill, error) {
 	if strings.TrimSpace(reason) == "" || len(reason) > maxReason {
 		return Drill{}, headgate.Invalidf("say why in at most %d bytes: a reason is kept in the audit log", maxReason)
@@ -127,7 +127,7 @@ func (p *Plane) DrillRollback(ctx context.Context, who access.Identity, service,
 	if err := p.o.Store.HoldService(ctx, s.Name, d.ID); err != nil {
 		return Drill{}, err
 	}
-	ctx = s.drill.begin(context.WithoutCancel(ctx))
+	ctx = s.drill.begin(ctx)
 	defer s.drill.end()
 	err = p.record(ctx, d.ID+"/started", headgate.Event{Kind: EventDrillStarted, Service: s.Name, Actor: who.Name, From: who.From, Reason: reason, Data: map[string]any{"drill_id": d.ID}})
 	if err == nil {
