@@ -6,6 +6,7 @@
 package access
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -37,17 +38,33 @@ func Roles() []Role { return []Role{Viewer, Releaser, Approver, Operator} }
 // none.
 const DefaultTenant = "default"
 
+// DevelopmentHolder is the one person at a development server, whatever
+// credential it is that asks.
+const DevelopmentHolder = "development"
+
 // Identity is a verified caller.
 type Identity struct {
-	// Name is who it is, for the audit log.
+	// Name is the credential's, for the audit log.
 	Name string
-	Role Role
+	// Person holds the credential; empty when Name says it.
+	Person string
+	Role   Role
 	// Tenants confine the caller; empty does not.
 	Tenants []string
 	// TenantID is the tenant that the caller acts for in this request.
 	TenantID string
 	// From is the address the request came from.
 	From string
+}
+
+// Holder is the person behind the credential. What takes two people takes two
+// holders: see [SamePerson].
+func (i Identity) Holder() string { return cmp.Or(i.Person, i.Name) }
+
+// SamePerson reports whether two holders are one person, however their names
+// are spelled.
+func SamePerson(a, b string) bool {
+	return strings.EqualFold(strings.TrimSpace(a), strings.TrimSpace(b))
 }
 
 // May returns AUTH_FORBIDDEN unless the caller has the role or is an operator.
@@ -101,6 +118,7 @@ func (i Identity) Sees(tenant string) bool {
 type Credential struct {
 	ID        string    `json:"id"`
 	Name      string    `json:"name"`
+	Person    string    `json:"person,omitempty"` // who holds it, empty when Name says it
 	Role      Role      `json:"role"`
 	Tenants   []string  `json:"tenants"` // empty for all
 	CreatedAt time.Time `json:"created_at"`
@@ -120,7 +138,9 @@ const prefix = "hg_"
 // Issue makes a credential and returns its token, which is shown once: only a
 // hash is kept. A ttl of 0 never expires; a negative one is
 // REQ_VALIDATION_FAILED, and so are an unknown role and a tenant without a name.
-func Issue(ctx context.Context, s Store, name string, role Role, tenants []string, ttl time.Duration, now time.Time) (string, Credential, error) {
+// person is who will hold it when name says something else, such as the machine
+// that it is for: one person's tokens never count as two people.
+func Issue(ctx context.Context, s Store, name, person string, role Role, tenants []string, ttl time.Duration, now time.Time) (string, Credential, error) {
 	if name == "" || !slices.Contains(Roles(), role) {
 		return "", Credential{}, headgate.Invalidf("a credential needs a name and a role: viewer, releaser, approver or operator")
 	}
@@ -130,7 +150,7 @@ func Issue(ctx context.Context, s Store, name string, role Role, tenants []strin
 	secret := make([]byte, 32)
 	rand.Read(secret) // never fails, see crypto/rand
 	c := Credential{
-		ID: strings.TrimPrefix(headgate.NewID("c"), "c_"), Name: name, Role: role, Tenants: slices.Clone(tenants), CreatedAt: now,
+		ID: strings.TrimPrefix(headgate.NewID("c"), "c_"), Name: name, Person: strings.TrimSpace(person), Role: role, Tenants: slices.Clone(tenants), CreatedAt: now,
 	}
 	if ttl > 0 {
 		c.ExpiresAt = now.Add(ttl)
@@ -161,7 +181,7 @@ func Verify(ctx context.Context, s Store, token string, now time.Time) (Identity
 	if !found || !same || (!c.ExpiresAt.IsZero() && !now.Before(c.ExpiresAt)) {
 		return Identity{}, unauthorized()
 	}
-	return Identity{Name: c.Name, Role: c.Role, Tenants: c.Tenants}, nil
+	return Identity{Name: c.Name, Person: c.Person, Role: c.Role, Tenants: c.Tenants}, nil
 }
 
 func unauthorized() error {

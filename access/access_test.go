@@ -49,7 +49,7 @@ func TestIssueAndVerify(t *testing.T) {
 	t.Parallel()
 	m := &memory{}
 	tenants := []string{"acme", "globex"}
-	token, c, err := access.Issue(t.Context(), m, "ci", access.Releaser, tenants, time.Hour, now)
+	token, c, err := access.Issue(t.Context(), m, "ci", "", access.Releaser, tenants, time.Hour, now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +71,7 @@ func TestIssueAndVerify(t *testing.T) {
 	if bytes.Contains(shown, []byte(secret)) || bytes.Contains(shown, []byte("ash")) || bytes.Contains(m.all[c.ID].Hash, []byte(secret)) {
 		t.Errorf("the stored credential %s holds the secret or its hash", shown)
 	}
-	again, _, err := access.Issue(t.Context(), m, "ci", access.Releaser, nil, time.Hour, now)
+	again, _, err := access.Issue(t.Context(), m, "ci", "", access.Releaser, nil, time.Hour, now)
 	if err != nil || again == token {
 		t.Errorf("a second credential is the same, %v", err)
 	}
@@ -93,7 +93,7 @@ func TestIssueRefuses(t *testing.T) {
 		{name: "tenant without a name", who: "ann", role: access.Viewer, tenants: []string{"acme", ""}},
 	} {
 		m := &memory{}
-		token, _, err := access.Issue(t.Context(), m, tt.who, tt.role, tt.tenants, tt.ttl, now)
+		token, _, err := access.Issue(t.Context(), m, tt.who, "", tt.role, tt.tenants, tt.ttl, now)
 		wantCode(t, err, headgate.CodeValidation)
 		if token != "" || len(m.all) != 0 {
 			t.Errorf("%s: a credential was made", tt.name)
@@ -104,11 +104,11 @@ func TestIssueRefuses(t *testing.T) {
 func TestVerifyRefuses(t *testing.T) {
 	t.Parallel()
 	m := &memory{}
-	token, c, err := access.Issue(t.Context(), m, "ci", access.Releaser, nil, time.Hour, now)
+	token, c, err := access.Issue(t.Context(), m, "ci", "", access.Releaser, nil, time.Hour, now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	forever, other, err := access.Issue(t.Context(), m, "ann", access.Operator, nil, 0, now)
+	forever, other, err := access.Issue(t.Context(), m, "ann", "", access.Operator, nil, 0, now)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -153,7 +153,7 @@ func (s *server) identity(r *http.Request) (access.Identity, error) {
 	}
 	// By another name, a page of another site could have sent the header.
 	if s.Development && r.Header.Get("x-internal-debug") == "true" && loopbackHost(r.Host) {
-		return access.Identity{Name: "x-internal-debug", Role: access.Operator, From: from}, nil
+		return access.Identity{Name: "x-internal-debug", Person: access.DevelopmentHolder, Role: access.Operator, From: from}, nil
 	}
 	// A cookie only ever reads: another site's form cannot act with it. One
 	// that is no good any more is none, so that its owner can log in again.

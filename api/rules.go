@@ -14,11 +14,18 @@ import (
 	"github.com/headgate/headgate/gate"
 )
 
+// ofService says whose rules are meant.
+type ofService struct {
+	Service string `query:"service" maxLength:"100" doc:"Whose rules; empty means those of every service without rules of its own."`
+}
+
 type rulesInput struct {
+	ofService
 	RawBody []byte `contentType:"application/octet-stream"`
 }
 
 type approveRulesInput struct {
+	ofService
 	Digest string `path:"digest" maxLength:"100"`
 	Body   struct {
 		Reason string `json:"reason" required:"true" minLength:"1" maxLength:"1000"`
@@ -26,6 +33,7 @@ type approveRulesInput struct {
 }
 
 type backtestInput struct {
+	Service string  `query:"service" maxLength:"100" doc:"Whose releases; empty means all."`
 	SinceS  float64 `query:"since_s" required:"true" exclusiveMinimum:"0" maximum:"315360000" doc:"How far back, in seconds."`
 	RawBody []byte  `contentType:"application/octet-stream"`
 }
@@ -45,7 +53,7 @@ func (s *server) registerRules(a huma.API) {
 			if err != nil {
 				return answer(ctx, control.RuleChange{}, err)
 			}
-			c, err := s.Plane.ProposeRules(ctx, who, in.RawBody)
+			c, err := s.Plane.ProposeRules(ctx, who, in.Service, in.RawBody)
 			return answer(ctx, c, err)
 		})
 	huma.Register(a, op(http.MethodPost, "/rules/{digest}/approve", "approve-rules", "Put rules that somebody else proposed in force"),
@@ -54,7 +62,7 @@ func (s *server) registerRules(a huma.API) {
 			if err != nil {
 				return answer(ctx, control.RuleChange{}, err)
 			}
-			c, err := s.Plane.ApproveRules(ctx, who, in.Digest, in.Body.Reason)
+			c, err := s.Plane.ApproveRules(ctx, who, in.Service, in.Digest, in.Body.Reason)
 			return answer(ctx, c, err)
 		})
 	huma.Register(a, op(http.MethodPost, "/rules/backtest", "backtest-rules", "Judge past releases again under other rules"),
@@ -63,7 +71,7 @@ func (s *server) registerRules(a huma.API) {
 			if err != nil {
 				return answer(ctx, gate.ConfusionTable{}, err)
 			}
-			t, err := s.Plane.BacktestRules(ctx, who, in.RawBody, time.Duration(in.SinceS*float64(time.Second)))
+			t, err := s.Plane.BacktestRules(ctx, who, in.Service, in.RawBody, time.Duration(in.SinceS*float64(time.Second)))
 			return answer(ctx, t, err)
 		})
 	s.registerOverrides(a)

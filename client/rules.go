@@ -16,6 +16,7 @@ import (
 // RuleChange is a rule set on its way into force, or once there.
 type RuleChange struct {
 	Seq     int64  `json:"seq"`
+	Service string `json:"service,omitempty"` // empty for every service without rules of its own
 	Digest  string `json:"digest"`
 	Version int64  `json:"version"`
 	Owner   string `json:"owner"`
@@ -46,15 +47,23 @@ func (c *Client) Rules(ctx context.Context) ([]RuleChange, error) {
 }
 
 // ProposeRules puts a rule file in force, or, when it loosens something, keeps
-// it until somebody else approves.
-func (c *Client) ProposeRules(ctx context.Context, file []byte) (RuleChange, error) {
-	return do[RuleChange](ctx, c, call{method: http.MethodPost, path: "/api/v1/rules", raw: bytes.NewReader(file)})
+// it until somebody else approves. An empty service means every service without
+// rules of its own.
+func (c *Client) ProposeRules(ctx context.Context, service string, file []byte) (RuleChange, error) {
+	return do[RuleChange](ctx, c, call{method: http.MethodPost, path: "/api/v1/rules", query: ofService(service), raw: bytes.NewReader(file)})
 }
 
 // ApproveRules puts rules that somebody else proposed in force.
-func (c *Client) ApproveRules(ctx context.Context, digest, reason string) (RuleChange, error) {
+func (c *Client) ApproveRules(ctx context.Context, service, digest, reason string) (RuleChange, error) {
 	path := "/api/v1/rules/" + url.PathEscape(digest) + "/approve"
-	return do[RuleChange](ctx, c, call{method: http.MethodPost, path: path, body: map[string]any{"reason": reason}})
+	return do[RuleChange](ctx, c, call{method: http.MethodPost, path: path, query: ofService(service), body: map[string]any{"reason": reason}})
+}
+
+func ofService(name string) url.Values {
+	if name == "" {
+		return nil
+	}
+	return url.Values{"service": {name}}
 }
 
 // Backtest is what a rule set would have done to past releases. Blocking is the
@@ -80,9 +89,10 @@ type Backtest struct {
 	} `json:"releases"`
 }
 
-// BacktestRules judges the releases of a time again under a rule file.
-func (c *Client) BacktestRules(ctx context.Context, file []byte, since time.Duration) (Backtest, error) {
-	q := url.Values{"since_s": {strconv.FormatFloat(since.Seconds(), 'f', -1, 64)}}
+// BacktestRules judges the releases of a time again under a rule file: those
+// of a service, or all.
+func (c *Client) BacktestRules(ctx context.Context, service string, file []byte, since time.Duration) (Backtest, error) {
+	q := url.Values{"service": {service}, "since_s": {strconv.FormatFloat(since.Seconds(), 'f', -1, 64)}}
 	return do[Backtest](ctx, c, call{method: http.MethodPost, path: "/api/v1/rules/backtest", query: q, raw: bytes.NewReader(file), timeout: transferTimeout})
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/access"
 	"github.com/headgate/headgate/control"
 	"github.com/headgate/headgate/gate"
 	"github.com/headgate/headgate/pipeline"
@@ -95,8 +96,46 @@ func TestNoWayAround(t *testing.T) {
 			}
 			return r
 		}, []string{"SECURITY_EVIDENCE_MISSING"}},
+		{"a load test that crossed its own threshold", func(t *testing.T, f *fixture, r pipeline.Record) pipeline.Record {
+			f.report(t, r.ID, headgate.GatePerformance, "k6", "load.json",
+				`{"root_group":{},"metrics":{"http_reqs":{"count":9},"http_req_failed":{"passes":1,"fails":8,"thresholds":{"rate<0.01":true}},"http_req_duration":{"p(95)":9}}}`)
+			if e, err := f.EvaluateRelease(t.Context(), operator, r.ID, headgate.GatePerformance); err != nil || !slices.Contains(e.FailedChecks, gate.ToolThresholdCrossed) {
+				t.Fatalf("%+v, %v", e, err)
+			}
+			return r
+		}, []string{"PERFORMANCE_EVIDENCE_MISSING"}},
+		{"a tool's failure that one person accepts", func(t *testing.T, f *fixture, r pipeline.Record) pipeline.Record {
+			f.report(t, r.ID, headgate.GateSecurity, "junit", "tests.xml", `<testsuite tests="1"><testcase name="a"><failure/></testcase></testsuite>`)
+			rules := append(ruleFile(2, 1.5), "accept_tool_codes: {security: [TOOL_TESTS_FAILED]}\n"...)
+			if c, err := f.ProposeRules(t.Context(), ada, r.Service, rules); err != nil || !c.InForceAt.IsZero() {
+				t.Fatalf("%+v, %v", c, err)
+			}
+			if e, err := f.EvaluateRelease(t.Context(), operator, r.ID, headgate.GateSecurity); err != nil || e.Passed {
+				t.Fatalf("%+v, %v", e, err)
+			}
+			return r
+		}, []string{"SECURITY_EVIDENCE_MISSING"}},
+		{"an override by two credentials of one person", func(t *testing.T, f *fixture, r pipeline.Record) pipeline.Record {
+			f.figures.lose("budget")
+			if e, err := f.EvaluateRelease(t.Context(), operator, r.ID, headgate.GateCost); err != nil || e.Passed {
+				t.Fatalf("%+v, %v", e, err)
+			}
+			for _, name := range []string{"ada", "ada-laptop"} {
+				who := access.Identity{Name: name, Person: "ada", Role: access.Approver}
+				if o, err := f.Override(t.Context(), who, control.OverrideRequest{ReleaseID: r.ID, Gate: headgate.GateCost, Reason: "tonight", Expires: time.Hour}); err != nil || o.ApprovedBy != "" {
+					t.Fatalf("%+v, %v", o, err)
+				}
+			}
+			return r
+		}, []string{"COST_EVIDENCE_MISSING"}},
+		{"rules of its own that changed after gate_d", func(t *testing.T, f *fixture, r pipeline.Record) pipeline.Record {
+			if _, err := f.ProposeRules(t.Context(), ada, r.Service, ruleFile(2, 1.4)); err != nil {
+				t.Fatal(err)
+			}
+			return r
+		}, gateDMissing},
 		{"rules that changed after gate_d", func(t *testing.T, f *fixture, r pipeline.Record) pipeline.Record {
-			if _, err := f.ProposeRules(t.Context(), ada, ruleFile(2, 1.4)); err != nil {
+			if _, err := f.ProposeRules(t.Context(), ada, "", ruleFile(2, 1.4)); err != nil {
 				t.Fatal(err)
 			}
 			return r

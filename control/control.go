@@ -13,7 +13,6 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/headgate/headgate"
@@ -131,9 +130,10 @@ type Options struct {
 	Store    Store
 	Log      *evidence.Log
 	Blobs    evidence.Blobs
-	// Rules are the first ones, or what headgate.yaml now names; the store says
-	// which are in force.
-	Rules      gate.RuleSet
+	// Rules are the first ones, by service, or what each headgate.yaml now
+	// names; those of "" are everybody's and required. The store says which are
+	// in force.
+	Rules      map[string]gate.RuleSet
 	Dictionary *dictionary.Dictionary
 	Figures    Figures
 	Stories    Stories
@@ -151,7 +151,7 @@ type Options struct {
 type Plane struct {
 	o       Options
 	started time.Time
-	inForce atomic.Pointer[gate.RuleSet] // the last ones read from the store
+	inForce sync.Map // service → gate.RuleSet, the last ones read from the store
 	wake    func()
 	sealing chan struct{}
 

@@ -45,7 +45,7 @@ func (p *Plane) EvaluateRelease(ctx context.Context, who access.Identity, releas
 		return Evaluation{}, err
 	}
 	j := judged{measured: true}
-	if j.rules, err = p.rules(ctx); err != nil {
+	if j.rules, err = p.rules(ctx, s.Name); err != nil {
 		return Evaluation{}, err
 	}
 	if j.in, j.inputs, _, err = p.gateInput(ctx, s, rec, g, reports[g]); err != nil {

@@ -92,7 +92,7 @@ func (f *fixture) plane(t *testing.T, rules gate.RuleSet) *control.Plane {
 	}
 	return control.New(control.Options{
 		Settings: config.DefaultSettings(), Store: f.db, Log: evidence.NewLog(f.db.EvidenceLog(), keys), Blobs: blobs,
-		Rules: rules, Dictionary: dict, Figures: f.figures, Stories: silence{},
+		Rules: map[string]gate.RuleSet{"": rules}, Dictionary: dict, Figures: f.figures, Stories: silence{},
 		Freshness: func(string, string) (time.Time, bool) { return f.now, true },
 		Notify:    func(headgate.Event) {}, Version: "test", Logger: slog.New(slog.DiscardHandler),
 		Now: func() time.Time { return f.now },

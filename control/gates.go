@@ -34,7 +34,7 @@ func (p *Plane) EvaluateGate(ctx context.Context, who access.Identity, g headgat
 	if err := p.reach(ctx, who, req.ReleaseID); err != nil {
 		return gate.Result{}, err
 	}
-	rules, err := p.rules(ctx)
+	rules, err := p.rulesOf(ctx, req.ReleaseID)
 	if err != nil {
 		return gate.Result{}, err
 	}
@@ -295,7 +295,7 @@ func (p *Plane) GateD(ctx context.Context, r pipeline.Record) (pipeline.Result, 
 	if len(absent) > 0 {
 		return pipeline.Result{Waiting: "waits for the client to add " + strings.Join(absent, ", ")}, nil
 	}
-	rules, err := p.rules(ctx)
+	rules, err := p.rules(ctx, s.Name)
 	if err != nil {
 		return pipeline.Result{}, err
 	}
@@ -409,7 +409,7 @@ func (p *Plane) Observe(ctx context.Context, r pipeline.Record) (pipeline.Observ
 	if _, err := p.measure(ctx, &in, scope, same(liveFigures[headgate.GatePerformance])); err != nil {
 		return pipeline.Observation{}, err
 	}
-	rules, err := p.rules(ctx)
+	rules, err := p.rules(ctx, s.Name)
 	if err != nil {
 		return pipeline.Observation{}, err
 	}

@@ -77,14 +77,14 @@ func (p *Plane) Override(ctx context.Context, who access.Identity, req OverrideR
 		if o.Gate != req.Gate || !now.Before(o.ExpiresAt) {
 			continue
 		}
-		if o.granted() || o.RequestedBy == who.Name {
+		if o.granted() || access.SamePerson(o.RequestedBy, who.Holder()) {
 			return o, nil
 		}
 		return p.grantOverride(ctx, who, rec.Release, o, req)
 	}
 	o := Override{
 		ID: headgate.NewID("ov"), ReleaseID: rec.ID, Gate: req.Gate, Reason: req.Reason,
-		RequestedBy: who.Name, RequestedAt: now, ExpiresAt: now.Add(req.Expires),
+		RequestedBy: who.Holder(), RequestedAt: now, ExpiresAt: now.Add(req.Expires),
 	}
 	if err := p.putDocument(ctx, overrideKind, o.ID, rec.ID, rec.TenantID, o); err != nil {
 		return Override{}, err
@@ -113,7 +113,7 @@ func checkOverride(who access.Identity, req OverrideRequest) error {
 // evidence log before it does.
 func (p *Plane) grantOverride(ctx context.Context, who access.Identity, rel headgate.Release, o Override, req OverrideRequest) (Override, error) {
 	now := p.o.Now().UTC()
-	o.ApprovedBy, o.ApprovedAt, o.Approval = who.Name, now, req.Reason
+	o.ApprovedBy, o.ApprovedAt, o.Approval = who.Holder(), now, req.Reason
 	if end := now.Add(req.Expires); end.Before(o.ExpiresAt) {
 		o.ExpiresAt = end
 	}

@@ -91,17 +91,17 @@ func (p *Plane) ReleaseQuarantine(ctx context.Context, who access.Identity, serv
 	ev := headgate.Event{
 		Time: now, ReleaseID: q.ReleaseID, Service: q.Service, TenantID: q.TenantID, Actor: who.Name, From: who.From, Reason: reason,
 	}
-	switch q.RequestedBy {
-	case who.Name:
+	switch {
+	case access.SamePerson(q.RequestedBy, who.Holder()):
 		return q, nil
-	case "":
-		q.RequestedBy, q.RequestedAt, q.Reason = who.Name, now, reason
+	case q.RequestedBy == "":
+		q.RequestedBy, q.RequestedAt, q.Reason = who.Holder(), now, reason
 		ev.Kind, ev.Message = "quarantine_release_requested", "asks to release "+q.Digest+" from quarantine; somebody else has to agree"
 		ev.Data = map[string]any{"digest": q.Digest}
 		err = p.o.Store.RequestQuarantineRelease(ctx, q, ev)
 	default:
-		q.ReleasedBy = who.Name
-		ev.Kind, ev.Message = "quarantine_released", q.Digest+" may be released again, by "+q.RequestedBy+" and "+who.Name
+		q.ReleasedBy = who.Holder()
+		ev.Kind, ev.Message = "quarantine_released", q.Digest+" may be released again, by "+q.RequestedBy+" and "+q.ReleasedBy
 		ev.Data = map[string]any{"digest": q.Digest, "requested_by": q.RequestedBy, "requested_at": q.RequestedAt, "request_reason": q.Reason}
 		err = p.o.Store.EndQuarantine(ctx, q, ev)
 	}

@@ -75,7 +75,7 @@ func (p *Plane) assess(ctx context.Context, tenant string, req ReadinessRequest,
 	if err != nil {
 		return gate.Assessment{}, err
 	}
-	rules, err := p.rules(ctx)
+	rules, err := p.rulesOf(ctx, req.ReleaseID)
 	if err != nil {
 		return gate.Assessment{}, err
 	}

@@ -62,16 +62,16 @@ func TestLooserRulesNeedASecondPerson(t *testing.T) {
 	ctx := t.Context()
 
 	// Stricter rules are in force at once.
-	c, err := f.ProposeRules(ctx, ada, ruleFile(2, 1.2))
+	c, err := f.ProposeRules(ctx, ada, "", ruleFile(2, 1.2))
 	if err != nil || c.InForceAt.IsZero() || len(c.Loosened) != 0 || f.limit(t) != 1.2 {
 		t.Fatalf("stricter: %+v, %v, limit %v", c, err, f.limit(t))
 	}
 	// Looser ones wait, and nobody approves their own.
-	loose, err := f.ProposeRules(ctx, ada, ruleFile(3, 1.4))
+	loose, err := f.ProposeRules(ctx, ada, "", ruleFile(3, 1.4))
 	if err != nil || !loose.InForceAt.IsZero() || len(loose.Loosened) != 1 || f.limit(t) != 1.2 {
 		t.Fatalf("looser: %+v, %v, limit %v", loose, err, f.limit(t))
 	}
-	if again, err := f.ProposeRules(ctx, bob, ruleFile(3, 1.4)); err != nil || again.Seq != loose.Seq && again.ProposedBy != "ada" {
+	if again, err := f.ProposeRules(ctx, bob, "", ruleFile(3, 1.4)); err != nil || again.Seq != loose.Seq && again.ProposedBy != "ada" {
 		t.Errorf("proposed by a second person it is another proposal: %+v, %v", again, err)
 	}
 	for name, tt := range map[string]struct {
@@ -82,11 +82,11 @@ func TestLooserRulesNeedASecondPerson(t *testing.T) {
 		"a releaser":          {access.Identity{Name: "ci", Role: access.Releaser}, headgate.CodeForbidden},
 		"a tenant's operator": {access.Identity{Name: "tom", Role: access.Operator, Tenants: []string{"acme"}}, headgate.CodeTenantScope},
 	} {
-		if _, err := f.ApproveRules(ctx, tt.who, loose.Digest, "because"); code(err) != tt.code {
+		if _, err := f.ApproveRules(ctx, tt.who, "", loose.Digest, "because"); code(err) != tt.code {
 			t.Errorf("%s approves: %v, want %s", name, err, tt.code)
 		}
 		if name != "the proposer" {
-			if _, err := f.ProposeRules(ctx, tt.who, ruleFile(9, 0.1)); code(err) != tt.code {
+			if _, err := f.ProposeRules(ctx, tt.who, "", ruleFile(9, 0.1)); code(err) != tt.code {
 				t.Errorf("%s proposes: %v, want %s", name, err, tt.code)
 			}
 		}
@@ -94,7 +94,7 @@ func TestLooserRulesNeedASecondPerson(t *testing.T) {
 	if f.limit(t) != 1.2 {
 		t.Errorf("limit %v", f.limit(t))
 	}
-	if c, err = f.ApproveRules(ctx, bob, loose.Digest, "measured twice"); err != nil || !c.InForce || c.ApprovedBy != "bob" || f.limit(t) != 1.4 {
+	if c, err = f.ApproveRules(ctx, bob, "", loose.Digest, "measured twice"); err != nil || !c.InForce || c.ApprovedBy != "bob" || f.limit(t) != 1.4 {
 		t.Fatalf("approved: %+v, %v, limit %v", c, err, f.limit(t))
 	}
 	want := []string{"rules_in_force by headgate.yaml", "rules_in_force by ada", "rules_proposed by ada", "rules_in_force by bob"}
@@ -107,14 +107,14 @@ func TestRulesThatMovedOnAreComparedAnew(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, nil)
 	ctx := t.Context() // proposing adopts the first rules by itself
-	loose, err := f.ProposeRules(ctx, ada, ruleFile(2, 2))
+	loose, err := f.ProposeRules(ctx, ada, "", ruleFile(2, 2))
 	if err != nil || !loose.InForceAt.IsZero() {
 		t.Fatalf("%+v, %v", loose, err)
 	}
-	if _, err := f.ProposeRules(ctx, ada, ruleFile(3, 1)); err != nil {
+	if _, err := f.ProposeRules(ctx, ada, "", ruleFile(3, 1)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.ApproveRules(ctx, bob, loose.Digest, "ok"); code(err) != control.CodeRulesMoved || f.limit(t) != 1.0 {
+	if _, err := f.ApproveRules(ctx, bob, "", loose.Digest, "ok"); code(err) != control.CodeRulesMoved || f.limit(t) != 1.0 {
 		t.Errorf("approved against rules that are gone: %v, limit %v", err, f.limit(t))
 	}
 	for name, tt := range map[string]struct {
@@ -124,11 +124,11 @@ func TestRulesThatMovedOnAreComparedAnew(t *testing.T) {
 		"a version that is not raised": {ruleFile(3, 0.9), headgate.CodeValidation},
 		"a file that is none":          {[]byte("thresholds: 1"), headgate.CodeConfigInvalid},
 	} {
-		if _, err := f.ProposeRules(ctx, ada, tt.file); code(err) != tt.code {
+		if _, err := f.ProposeRules(ctx, ada, "", tt.file); code(err) != tt.code {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := f.ApproveRules(ctx, bob, digest("f"), "ok"); code(err) != control.CodeRulesNotFound {
+	if _, err := f.ApproveRules(ctx, bob, "", digest("f"), "ok"); code(err) != control.CodeRulesNotFound {
 		t.Errorf("rules that nobody proposed: %v", err)
 	}
 }
@@ -152,7 +152,7 @@ func TestRulesSurviveARestart(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, nil)
 	f.adopt(t)
-	if _, err := f.ProposeRules(t.Context(), ada, ruleFile(2, 1.2)); err != nil {
+	if _, err := f.ProposeRules(t.Context(), ada, "", ruleFile(2, 1.2)); err != nil {
 		t.Fatal(err)
 	}
 	set := func(file []byte) gate.RuleSet {
@@ -209,7 +209,7 @@ func TestBacktestOnTheEvidenceLog(t *testing.T) {
 	f.end(t, headgate.Blocked)
 	f.release(t, "rel-runs", digest("d"))
 	table := func(file []byte, since time.Duration) gate.ConfusionTable {
-		got, err := f.BacktestRules(context.WithoutCancel(t.Context()), bob, file, since)
+		got, err := f.BacktestRules(context.WithoutCancel(t.Context()), bob, "", file, since)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -229,10 +229,66 @@ func TestBacktestOnTheEvidenceLog(t *testing.T) {
 		t.Errorf("releases from before: %+v", got)
 	}
 	other := access.Identity{Name: "eve", Role: access.Viewer, Tenants: []string{"borealis"}}
-	if got, err := f.BacktestRules(t.Context(), other, ruleFile(2, 0.8), 1000*time.Hour); err != nil || len(got.Releases) != 0 {
+	if got, err := f.BacktestRules(t.Context(), other, "", ruleFile(2, 0.8), 1000*time.Hour); err != nil || len(got.Releases) != 0 {
 		t.Errorf("another tenant sees %d releases, %v", len(got.Releases), err)
 	}
 	if f.limit(t) != 1.5 {
 		t.Error("a backtest changed the rules")
+	}
+}
+
+func TestAServiceMayHaveRulesOfItsOwn(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, nil)
+	f.adopt(t)
+	ctx := t.Context()
+	rec := f.admissible(t, "rel-1", digest("a"))
+
+	// Everybody's rules change: the service has none of its own, so its verdicts are stale.
+	if _, err := f.ProposeRules(ctx, ada, "", ruleFile(2, 1.4)); err != nil {
+		t.Fatal(err)
+	}
+	if res := f.ready(t, rec); !slices.Equal(res.Reasons, gateDMissing) {
+		t.Errorf("under other rules: %+v", res)
+	}
+	own, err := f.ProposeRules(ctx, ada, rec.Service, ruleFile(3, 1.3))
+	if err != nil || own.InForceAt.IsZero() || own.Service != rec.Service {
+		t.Fatalf("stricter rules of its own: %+v, %v", own, err)
+	}
+	for _, g := range headgate.GateD() {
+		if e, err := f.EvaluateRelease(ctx, operator, rec.ID, g); err != nil || e.RulesDigest != own.Digest {
+			t.Fatalf("judged by %s, %v, want its own %s", e.RulesDigest, err, own.Digest)
+		}
+	}
+	if res := f.ready(t, rec); res.Verdict != headgate.Pass {
+		t.Errorf("judged again: %+v", res)
+	}
+	// From now on everybody's rules are not its own.
+	if _, err := f.ProposeRules(ctx, ada, "", ruleFile(4, 1.1)); err != nil {
+		t.Fatal(err)
+	}
+	if res := f.ready(t, rec); res.Verdict != headgate.Pass {
+		t.Errorf("everybody's rules changed: %+v", res)
+	}
+	// What loosens is measured by what the service is judged by, and takes two.
+	loose, err := f.ProposeRules(ctx, ada, rec.Service, ruleFile(5, 1.35))
+	if err != nil || !loose.InForceAt.IsZero() || len(loose.Loosened) != 1 {
+		t.Errorf("looser than its own: %+v, %v", loose, err)
+	}
+	if _, err := f.ApproveRules(ctx, bob, "", loose.Digest, "ok"); code(err) != control.CodeRulesNotFound {
+		t.Errorf("approved for everybody: %v", err)
+	}
+	laptop := access.Identity{Name: "ada-laptop", Person: "Ada ", Role: access.Operator}
+	if _, err := f.ApproveRules(ctx, laptop, rec.Service, loose.Digest, "ok"); code(err) != headgate.CodeApprovalRequired {
+		t.Errorf("approved by the proposer's other credential: %v", err)
+	}
+	if _, err := f.ApproveRules(ctx, bob, rec.Service, loose.Digest, "ok"); err != nil || f.limit(t) != 1.35 {
+		t.Errorf("approved: %v, limit %v", err, f.limit(t))
+	}
+	if res := f.ready(t, rec); !slices.Equal(res.Reasons, gateDMissing) {
+		t.Errorf("verdicts under the service's old rules: %+v", res)
+	}
+	if _, err := f.ProposeRules(ctx, ada, "nobody's", ruleFile(9, 1)); code(err) != headgate.CodeServiceNotFound {
+		t.Errorf("rules of no service: %v", err)
 	}
 }

@@ -212,19 +212,19 @@ func OpenBlobs(ctx context.Context, settings config.Settings, dir string) (evide
 	})
 }
 
-// rules are the contract's, or those of the one service that names its own.
-func (s *Server) rules() (gate.RuleSet, error) {
-	rules := gate.DefaultRules()
+// rules are the contract's, and those of each service that names its own.
+func (s *Server) rules() (map[string]gate.RuleSet, error) {
+	rules := map[string]gate.RuleSet{"": gate.DefaultRules()}
 	for _, svc := range s.o.Services {
 		if svc.Gates.Rules == "" {
 			continue
 		}
 		src, err := os.ReadFile(svc.Gates.Rules)
 		if err != nil {
-			return rules, headgate.Errorf(headgate.CodeConfigInvalid, headgate.ClassValidation, "rule set of %s: %w", svc.Name, err)
+			return nil, headgate.Errorf(headgate.CodeConfigInvalid, headgate.ClassValidation, "rule set of %s: %w", svc.Name, err)
 		}
-		if rules, err = gate.ParseRules(svc.Gates.Rules, src); err != nil {
-			return rules, err
+		if rules[svc.Name], err = gate.ParseRules(svc.Gates.Rules, src); err != nil {
+			return nil, err
 		}
 	}
 	return rules, nil
@@ -310,7 +310,7 @@ func (s *Server) URL() string { return s.addr }
 
 // IssueToken makes a credential in the server's own store.
 func (s *Server) IssueToken(ctx context.Context, name string, role access.Role, tenants []string) (string, error) {
-	token, _, err := access.Issue(ctx, s.db, name, role, tenants, 0, time.Now().UTC())
+	token, _, err := access.Issue(ctx, s.db, name, "", role, tenants, 0, time.Now().UTC())
 	return token, err
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -26,7 +27,7 @@ func newRulesCommand(a *app) *cobra.Command {
 
 func newRulesShowCommand(a *app) *cobra.Command {
 	var n connection
-	var output string
+	var output, service string
 	c := &cobra.Command{
 		Use:     "show",
 		Short:   "Show the rules in force",
@@ -37,7 +38,7 @@ func newRulesShowCommand(a *app) *cobra.Command {
 			if err := checkOutput(output); err != nil {
 				return err
 			}
-			cur, err := a.rulesInForce(c.Context(), n)
+			cur, err := a.rulesInForce(c.Context(), n, service)
 			if err != nil {
 				return err
 			}
@@ -49,12 +50,18 @@ func newRulesShowCommand(a *app) *cobra.Command {
 		},
 	}
 	n.flags(c.Flags())
+	serviceFlag(c, &service)
 	outputFlag(c.Flags(), &output)
 	return c
 }
 
-// rulesInForce asks the server.
-func (a *app) rulesInForce(ctx context.Context, n connection) (client.RuleChange, error) {
+// serviceFlag says whose rules a command is about.
+func serviceFlag(c *cobra.Command, service *string) {
+	c.Flags().StringVar(service, "service", "", "whose rules (default: those of every service without rules of its own)")
+}
+
+// rulesInForce asks the server for those by which a service is judged.
+func (a *app) rulesInForce(ctx context.Context, n connection, service string) (client.RuleChange, error) {
 	cl, err := a.connect(n)
 	if err != nil {
 		return client.RuleChange{}, err
@@ -63,7 +70,10 @@ func (a *app) rulesInForce(ctx context.Context, n connection) (client.RuleChange
 	if err != nil {
 		return client.RuleChange{}, err
 	}
-	i := slices.IndexFunc(all, func(r client.RuleChange) bool { return r.InForce })
+	i := slices.IndexFunc(all, func(r client.RuleChange) bool { return r.InForce && r.Service == service })
+	if i < 0 {
+		i = slices.IndexFunc(all, func(r client.RuleChange) bool { return r.InForce && r.Service == "" })
+	}
 	if i < 0 {
 		return client.RuleChange{}, headgate.Errorf("RULES_NOT_FOUND", headgate.ClassBusinessRule, "the server has no rules in force")
 	}
@@ -138,10 +148,10 @@ func newRulesListCommand(a *app) *cobra.Command {
 				case r.InForceAt.IsZero():
 					state = "waits for an approval"
 				}
-				rows[i] = []string{r.Digest, strconv.FormatInt(r.Version, 10), state, strconv.Itoa(len(r.Loosened)), r.ProposedBy, r.ApprovedBy,
+				rows[i] = []string{cmp.Or(r.Service, "all"), r.Digest, strconv.FormatInt(r.Version, 10), state, strconv.Itoa(len(r.Loosened)), r.ProposedBy, r.ApprovedBy,
 					r.ProposedAt.Local().Format(time.DateTime), r.Reason}
 			}
-			return a.table([]string{"DIGEST", "VERSION", "STATE", "LOOSENED", "PROPOSED BY", "APPROVED BY", "AT", "REASON"}, rows)
+			return a.table([]string{"SERVICE", "DIGEST", "VERSION", "STATE", "LOOSENED", "PROPOSED BY", "APPROVED BY", "AT", "REASON"}, rows)
 		},
 	}
 	n.flags(c.Flags())
@@ -151,7 +161,7 @@ func newRulesListCommand(a *app) *cobra.Command {
 
 func newRulesDiffCommand(a *app) *cobra.Command {
 	var n connection
-	var output string
+	var output, service string
 	c := &cobra.Command{
 		Use:     "diff FILE",
 		Short:   "Compare a rule file with the rules in force",
@@ -165,7 +175,7 @@ func newRulesDiffCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			cur, err := a.rulesInForce(c.Context(), n)
+			cur, err := a.rulesInForce(c.Context(), n, service)
 			if err != nil {
 				return err
 			}
@@ -177,6 +187,7 @@ func newRulesDiffCommand(a *app) *cobra.Command {
 		},
 	}
 	n.flags(c.Flags())
+	serviceFlag(c, &service)
 	outputFlag(c.Flags(), &output)
 	return c
 }
@@ -226,7 +237,7 @@ func readRules(path string) (gate.RuleSet, []byte, error) {
 
 func newRulesProposeCommand(a *app) *cobra.Command {
 	var n connection
-	var output string
+	var output, service string
 	c := &cobra.Command{
 		Use:   "propose FILE",
 		Short: "Put a rule file in force; one that loosens something waits for somebody else",
@@ -246,7 +257,7 @@ func newRulesProposeCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			r, err := cl.ProposeRules(c.Context(), src)
+			r, err := cl.ProposeRules(c.Context(), service, src)
 			if err != nil {
 				return err
 			}
@@ -254,6 +265,7 @@ func newRulesProposeCommand(a *app) *cobra.Command {
 		},
 	}
 	n.flags(c.Flags())
+	serviceFlag(c, &service)
 	outputFlag(c.Flags(), &output)
 	return c
 }
@@ -269,13 +281,20 @@ func (a *app) showProposal(r client.RuleChange, output string) error {
 	for _, l := range r.Loosened {
 		fmt.Fprintf(a.stdout, "loosens %s %s from %s to %s: %s\n", l.Gate, printable(l.Rule), printable(l.From), printable(l.To), l.Why)
 	}
-	fmt.Fprintf(a.stdout, "it waits for somebody other than %s:\n  headgate rules approve %s --reason '…'\n", printable(r.ProposedBy), r.Digest)
+	fmt.Fprintf(a.stdout, "it waits for somebody other than %s:\n  headgate rules approve %s%s --reason '…'\n", printable(r.ProposedBy), r.Digest, ofService(r.Service))
 	return nil
+}
+
+func ofService(name string) string {
+	if name == "" {
+		return ""
+	}
+	return " --service " + printable(name)
 }
 
 func newRulesApproveCommand(a *app) *cobra.Command {
 	var n connection
-	var reason, output string
+	var reason, output, service string
 	c := &cobra.Command{
 		Use:     "approve DIGEST --reason WHY",
 		Short:   "Put rules that somebody else proposed in force",
@@ -297,7 +316,7 @@ func newRulesApproveCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			r, err := cl.ApproveRules(c.Context(), digest, reason)
+			r, err := cl.ApproveRules(c.Context(), service, digest, reason)
 			if err != nil {
 				return err
 			}
@@ -305,6 +324,7 @@ func newRulesApproveCommand(a *app) *cobra.Command {
 		},
 	}
 	n.flags(c.Flags())
+	serviceFlag(c, &service)
 	c.Flags().StringVar(&reason, "reason", "", "why, for the audit log (required)")
 	outputFlag(c.Flags(), &output)
 	return c
@@ -334,7 +354,7 @@ func waiting(ctx context.Context, cl *client.Client, begin string) (string, erro
 
 func newRulesBacktestCommand(a *app) *cobra.Command {
 	var n connection
-	var rules, since, output string
+	var rules, since, output, service string
 	c := &cobra.Command{
 		Use:   "backtest --rules FILE",
 		Short: "Try a rule file on past releases before anybody enables it",
@@ -361,7 +381,7 @@ func newRulesBacktestCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			t, err := cl.BacktestRules(c.Context(), src, back)
+			t, err := cl.BacktestRules(c.Context(), service, src, back)
 			if err != nil {
 				return err
 			}
@@ -372,6 +392,7 @@ func newRulesBacktestCommand(a *app) *cobra.Command {
 		},
 	}
 	n.flags(c.Flags())
+	serviceFlag(c, &service)
 	c.Flags().StringVar(&rules, "rules", "", "rule file to try (required)")
 	c.Flags().StringVar(&since, "since", "90d", "how far back, such as 90d or 12h")
 	outputFlag(c.Flags(), &output)

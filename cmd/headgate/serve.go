@@ -183,7 +183,7 @@ func devToken(ctx context.Context, s *server.Server, dir string) error {
 	if b, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(b)) != "" {
 		return nil
 	}
-	token, err := s.IssueToken(ctx, "development", access.Operator, nil)
+	token, err := s.IssueToken(ctx, access.DevelopmentHolder, access.Operator, nil)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,7 +25,7 @@ func newTokenCommand(a *app) *cobra.Command {
 }
 
 func newTokenCreateCommand(a *app) *cobra.Command {
-	var data, name, role string
+	var data, name, person, role string
 	var tenants []string
 	var expires time.Duration
 	c := &cobra.Command{
@@ -46,7 +47,7 @@ func newTokenCreateCommand(a *app) *cobra.Command {
 				return err
 			}
 			return withStore(c.Context(), dir, func(db *sqlite.DB) error {
-				token, cred, err := access.Issue(c.Context(), db, name, access.Role(role), tenants, expires, time.Now().UTC())
+				token, cred, err := access.Issue(c.Context(), db, name, person, access.Role(role), tenants, expires, time.Now().UTC())
 				if err != nil {
 					return err
 				}
@@ -60,6 +61,7 @@ func newTokenCreateCommand(a *app) *cobra.Command {
 	f := c.Flags()
 	dataFlag(c, &data)
 	f.StringVar(&name, "name", "", "who or what will use it, for the audit log (required)")
+	f.StringVar(&person, "person", "", "who holds it, if --name does not say: what takes two people never takes two credentials of one (default: the name)")
 	f.StringVar(&role, "role", "", "viewer, releaser, approver or operator (required)")
 	f.StringArrayVar(&tenants, "tenant", nil, "tenant that it is confined to (repeatable; default: all)")
 	f.DurationVar(&expires, "expires", 0, "how long it is good, for example 2160h (default: for ever)")
@@ -90,9 +92,9 @@ func newTokenListCommand(a *app) *cobra.Command {
 				}
 				rows := make([][]string, len(all))
 				for i, cred := range all {
-					rows[i] = []string{cred.ID, cred.Name, string(cred.Role), reach(cred), cred.CreatedAt.Local().Format(time.DateTime), validity(cred)}
+					rows[i] = []string{cred.ID, cred.Name, cmp.Or(cred.Person, cred.Name), string(cred.Role), reach(cred), cred.CreatedAt.Local().Format(time.DateTime), validity(cred)}
 				}
-				return a.table([]string{"ID", "NAME", "ROLE", "TENANTS", "CREATED", "VALIDITY"}, rows)
+				return a.table([]string{"ID", "NAME", "PERSON", "ROLE", "TENANTS", "CREATED", "VALIDITY"}, rows)
 			})
 		},
 	}

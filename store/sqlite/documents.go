@@ -96,11 +96,13 @@ func (db *DB) PutCredential(ctx context.Context, c access.Credential) error {
 	})
 }
 
+const credentialByID = `SELECT hash, credential FROM credentials WHERE id = ?`
+
 // Credential returns a credential, false when there is none.
 func (db *DB) Credential(ctx context.Context, id string) (access.Credential, bool, error) {
 	var c access.Credential
 	var doc []byte
-	err := db.r.QueryRowContext(ctx, `SELECT hash, credential FROM credentials WHERE id = ?`, id).Scan(&c.Hash, &doc)
+	err := db.credential.QueryRowContext(ctx, id).Scan(&c.Hash, &doc)
 	if errors.Is(err, sql.ErrNoRows) {
 		return c, false, nil
 	}

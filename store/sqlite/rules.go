@@ -10,12 +10,14 @@ import (
 	"github.com/headgate/headgate/control"
 )
 
-const inForce = `FROM rule_changes WHERE rank > 0 ORDER BY rank DESC LIMIT 1`
+// digestInForce prefers a service's own rules to everybody's, whose service is
+// the empty one.
+const digestInForce = `SELECT digest FROM rule_changes WHERE rank > 0 AND service IN ('', ?) ORDER BY service DESC, rank DESC LIMIT 1`
 
-// RulesInForce returns the digest of the rules in force, "" when there were
-// never any.
-func (db *DB) RulesInForce(ctx context.Context) (string, error) {
-	return rulesInForce(db.r.QueryRowContext(ctx, `SELECT digest `+inForce))
+// RulesInForce returns the digest of the rules that a service is judged by: its
+// own, else everybody's, "" when there were never any.
+func (db *DB) RulesInForce(ctx context.Context, service string) (string, error) {
+	return rulesInForce(db.rulesDigest.QueryRowContext(ctx, service))
 }
 
 func rulesInForce(row *sql.Row) (string, error) {
@@ -34,7 +36,11 @@ func (db *DB) RuleChanges(ctx context.Context) (out []control.RuleChange, err er
 		return nil, storeError(err)
 	}
 	defer func() { err = errors.Join(err, storeError(rows.Close())) }()
-	current, highest := -1, int64(0)
+	type inForce struct {
+		index int
+		rank  int64
+	}
+	current := map[string]inForce{}
 	for rows.Next() {
 		var c control.RuleChange
 		var seq, rank int64
@@ -46,13 +52,13 @@ func (db *DB) RuleChanges(ctx context.Context) (out []control.RuleChange, err er
 			return nil, err
 		}
 		c.Seq = seq
-		if rank > highest {
-			current, highest = len(out), rank
+		if rank > current[c.Service].rank {
+			current[c.Service] = inForce{len(out), rank}
 		}
 		out = append(out, c)
 	}
-	if current >= 0 {
-		out[current].InForce = true
+	for _, c := range current {
+		out[c.index].InForce = true
 	}
 	return out, storeError(rows.Err())
 }
@@ -70,7 +76,7 @@ func (db *DB) PutRuleChange(ctx context.Context, c control.RuleChange, ev headga
 	return db.write(ctx, func(tx *sql.Tx) error {
 		var rank int64
 		if !c.InForceAt.IsZero() {
-			now, err := rulesInForce(tx.QueryRowContext(ctx, `SELECT digest `+inForce))
+			now, err := rulesInForce(tx.QueryRowContext(ctx, digestInForce, c.Service))
 			if err != nil {
 				return err
 			}
@@ -83,7 +89,7 @@ func (db *DB) PutRuleChange(ctx context.Context, c control.RuleChange, ev headga
 		}
 		var err error
 		if seq == 0 {
-			_, err = tx.ExecContext(ctx, `INSERT INTO rule_changes (digest, base, rank, change) VALUES (?, ?, ?, ?)`, c.Digest, c.Base, rank, doc)
+			_, err = tx.ExecContext(ctx, `INSERT INTO rule_changes (digest, service, base, rank, change) VALUES (?, ?, ?, ?, ?)`, c.Digest, c.Service, c.Base, rank, doc)
 		} else {
 			_, err = tx.ExecContext(ctx, `UPDATE rule_changes SET rank = ?, change = ? WHERE seq = ? AND rank = 0`, rank, doc, seq)
 		}

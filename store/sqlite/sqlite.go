@@ -37,6 +37,9 @@ var _ control.Store = (*DB)(nil)
 type DB struct {
 	w, r *sql.DB
 	lock *os.File
+	// Every request of a gate asks these two; to parse them costs more than
+	// to answer them.
+	credential, rulesDigest *sql.Stmt
 }
 
 // Open opens, and if need be creates, the database dir/headgate.db and brings
@@ -56,6 +59,12 @@ func Open(ctx context.Context, dir string) (*DB, error) {
 	}
 	if err == nil {
 		db.r, err = open(path, "deferred", 4)
+	}
+	if err == nil {
+		db.credential, err = db.r.PrepareContext(ctx, credentialByID)
+	}
+	if err == nil {
+		db.rulesDigest, err = db.r.PrepareContext(ctx, digestInForce)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", path, storeError(err)), db.Close())

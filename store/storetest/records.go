@@ -189,7 +189,7 @@ func rolloutPlans(t *testing.T, s Store) {
 
 func credentials(t *testing.T, s Store) {
 	now := at.Add(time.Hour)
-	token, issued, err := access.Issue(t.Context(), s, "ci", access.Releaser, []string{"acme"}, minute, now)
+	token, issued, err := access.Issue(t.Context(), s, "ci", "", access.Releaser, []string{"acme"}, minute, now)
 	must(t, err)
 	if who, err := access.Verify(t.Context(), s, token, now); err != nil || who.Name != "ci" || who.Role != access.Releaser || !slices.Equal(who.Tenants, []string{"acme"}) {
 		t.Errorf("verified as %+v, %v", who, err)
@@ -201,7 +201,7 @@ func credentials(t *testing.T, s Store) {
 	if err := s.PutCredential(t.Context(), issued); err == nil {
 		t.Error("a credential was overwritten")
 	}
-	_, second, err := access.Issue(t.Context(), s, "ann", access.Operator, nil, 0, now)
+	_, second, err := access.Issue(t.Context(), s, "ann", "", access.Operator, nil, 0, now)
 	must(t, err)
 	all, err := s.Credentials(t.Context())
 	must(t, err)

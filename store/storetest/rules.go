@@ -15,7 +15,7 @@ func rulesMoveOneByOne(t *testing.T, s Store) {
 	event := headgate.Event{Time: at, Kind: "rules_in_force", Actor: "ada"}
 	inForce := func(want string) {
 		t.Helper()
-		if got, err := s.RulesInForce(ctx); err != nil || got != want {
+		if got, err := s.RulesInForce(ctx, "orders"); err != nil || got != want {
 			t.Errorf("in force: %q, %v, want %q", got, err, want)
 		}
 	}
@@ -57,7 +57,24 @@ func rulesMoveOneByOne(t *testing.T, s Store) {
 	if all, err = s.RuleChanges(ctx); err != nil || len(all) != 3 || all[0].InForce || !all[2].InForce {
 		t.Errorf("changes %+v, %v", all, err)
 	}
-	if rows, err := s.Events(ctx, control.EventQuery{Kind: "rules_in_force", Limit: 10}); err != nil || len(rows) != 4 {
+	// A service's own rules come before everybody's, and change apart from them.
+	own := control.RuleChange{Service: "orders", Digest: "sha256:own", Base: digestA, InForceAt: at, Rules: []byte(`{}`)}
+	if err := put(own); err != nil {
+		t.Fatal(err)
+	}
+	inForce("sha256:own")
+	for service, want := range map[string]string{"": digestA, "billing": digestA} {
+		if got, err := s.RulesInForce(ctx, service); err != nil || got != want {
+			t.Errorf("in force for %q: %q, %v, want %q", service, got, err, want)
+		}
+	}
+	if err := put(control.RuleChange{Service: "orders", Digest: "sha256:d", Base: digestA, InForceAt: at}); !errors.Is(err, control.ErrRulesMoved) {
+		t.Errorf("a change of what the service is not judged by: %v", err)
+	}
+	if all, err = s.RuleChanges(ctx); err != nil || len(all) != 4 || !all[2].InForce || !all[3].InForce {
+		t.Errorf("changes %+v, %v", all, err)
+	}
+	if rows, err := s.Events(ctx, control.EventQuery{Kind: "rules_in_force", Limit: 10}); err != nil || len(rows) != 5 {
 		t.Errorf("%d events, %v", len(rows), err)
 	}
 }
