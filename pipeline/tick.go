@@ -43,7 +43,7 @@ func makeTick(r Record, now time.Time, counts rollout.Counts, obs Observation, r
 		if cell.Arm == headgate.Candidate {
 			s.Candidate = canaryCounts(cell)
 		} else {
-			s.Stable = canaryCounts(cell)
+			s.Stable, s.Shards = canaryCounts(cell), shards(cell)
 		}
 	}
 	for _, tenant := range tenants {
@@ -71,11 +71,27 @@ func crashed(strata []canary.Stratum) bool {
 }
 
 func canaryCounts(c rollout.Cell) canary.Counts {
-	out := canary.Counts{Requests: int64(c.Requests), Errors: int64(c.Errors)}
+	// A router reads its counters one after the other: an error may be in this
+	// tick whose request was in the one before.
+	out := canary.Counts{Requests: int64(c.Requests), Errors: int64(min(c.Errors, c.Requests))}
 	for bucket, n := range c.Latency {
 		if n > 0 {
 			out.Latency = append(out.Latency, [2]int64{int64(bucket), int64(n)})
 		}
+	}
+	return out
+}
+
+// shards are the cell's, cut where they run ahead of it.
+func shards(c rollout.Cell) []canary.Shard {
+	requests, errors := int64(c.Requests), int64(min(c.Errors, c.Requests))
+	out := make([]canary.Shard, 0, len(c.Shards))
+	for _, s := range c.Shards {
+		s.Requests = max(0, min(s.Requests, requests))
+		s.Errors = max(0, min(s.Errors, s.Requests, errors))
+		requests -= s.Requests
+		errors -= s.Errors
+		out = append(out, s)
 	}
 	return out
 }

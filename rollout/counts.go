@@ -43,6 +43,10 @@ type Cell struct {
 	// [canary.LatencyBuckets]. A request that the backend never answered is in
 	// [canary.TimeoutBucket]. The buckets add up to Requests.
 	Latency []uint64 `json:"latency"`
+	// Shards cut the requests of a stable arm that has a candidate beside it by
+	// [Place.Shard]. A router that cannot tell has none. They are read at
+	// another moment than Requests and may run ahead of it by a few.
+	Shards []canary.Shard `json:"shards,omitempty"`
 }
 
 // Sub returns what was counted between prev and c, with the cells of all
@@ -102,9 +106,14 @@ func (c Cell) sub(prev Cell) Cell {
 		}
 		latency[i] -= n
 	}
+	shards := slices.Clone(c.Shards)
+	for i := range min(len(shards), len(prev.Shards)) {
+		shards[i].Requests -= prev.Shards[i].Requests
+		shards[i].Errors -= prev.Shards[i].Errors
+	}
 	c.Requests -= prev.Requests
 	c.Errors -= prev.Errors
-	c.Latency = latency
+	c.Latency, c.Shards = latency, shards
 	return c
 }
 
@@ -116,5 +125,12 @@ func (c *Cell) add(d Cell) {
 	}
 	for i, n := range d.Latency {
 		c.Latency[i] += n
+	}
+	if len(d.Shards) > len(c.Shards) {
+		c.Shards = append(c.Shards, make([]canary.Shard, len(d.Shards)-len(c.Shards))...)
+	}
+	for i, s := range d.Shards {
+		c.Shards[i].Requests += s.Requests
+		c.Shards[i].Errors += s.Errors
 	}
 }

@@ -53,10 +53,35 @@ func (a *arms) of(arm headgate.Arm) *cell {
 	return &a.stable
 }
 
-// byRoute holds one tenant's cells. It is copied when a route is new.
+// shard counts one part of a tenant's sessions on stable.
+type shard struct{ requests, errors atomic.Int64 }
+
+func (s *shard) record(failed bool) {
+	s.requests.Add(1)
+	if failed {
+		s.errors.Add(1)
+	}
+}
+
+// byRoute holds one tenant's cells. Its map is copied when a route is new.
 type byRoute struct {
-	known atomic.Pointer[map[string]*arms]
-	other arms
+	known  atomic.Pointer[map[string]*arms]
+	other  arms
+	shards [rollout.NumShards]shard
+}
+
+// sharded returns the shards, nil while none has counted.
+func (b *byRoute) sharded() []canary.Shard {
+	out, some := make([]canary.Shard, len(b.shards)), false
+	for i := range b.shards {
+		out[i].Errors = b.shards[i].errors.Load()
+		out[i].Requests = b.shards[i].requests.Load()
+		some = some || out[i].Requests > 0
+	}
+	if !some {
+		return nil
+	}
+	return out
 }
 
 func newByRoute() *byRoute {
@@ -177,6 +202,9 @@ func (c *counters) read(at time.Time, bootID string, apart bool) rollout.Counts 
 					out.Cells = append(out.Cells, sum)
 				}
 			}
+			if !apart && arm == headgate.Stable {
+				sum.Shards = b.sharded()
+			}
 			if !apart && sum.Requests > 0 {
 				out.Cells = append(out.Cells, sum)
 			}
@@ -202,6 +230,7 @@ type tally struct {
 	// use up the room.
 	cells *arms
 	route string
+	shard *shard // nil while there is no candidate to compare with
 	start time.Time
 	done  bool
 }
@@ -232,4 +261,7 @@ func (t *tally) record(bucket int, failed, learn bool) {
 		}
 	}
 	t.cells.of(t.arm).record(bucket, failed)
+	if t.shard != nil && t.arm == headgate.Stable {
+		t.shard.record(failed)
+	}
 }

@@ -85,14 +85,18 @@ func (p *Proxy) decide(c caller) decision {
 	if r.cand == nil || !r.admits(c.tenant) {
 		return d
 	}
-	if leased && rollout.Assign(r.split.Salt, c.tenant, c.session, r.split.Share) == headgate.Candidate {
-		d.tally.arm = headgate.Candidate
-		if r.cand.healthy.Load() {
-			d.arm, d.backend = headgate.Candidate, r.cand
-		} else {
-			d.tally.failed()
+	if leased {
+		place := rollout.PlaceOf(r.split.Salt, c.tenant, c.session)
+		if place.Arm(r.split.Share) == headgate.Candidate {
+			d.tally.arm = headgate.Candidate
+			if r.cand.healthy.Load() {
+				d.arm, d.backend = headgate.Candidate, r.cand
+			} else {
+				d.tally.failed()
+			}
+			return d
 		}
-		return d
+		d.tally.shard = &d.tally.tenant.shards[place.Shard()]
 	}
 	if r.rescues() {
 		d.tally.failed()

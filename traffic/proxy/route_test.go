@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -201,6 +202,76 @@ func TestRoutesAreCountedApart(t *testing.T) {
 	}
 	if got := counts.Sub(rollout.Counts{}).Arm(headgate.Stable); got.Requests != 107 || got.Errors != 2 || got.Latency[canary.TimeoutBucket] != 0 {
 		t.Errorf("routes add up to %d errors of %d requests", got.Errors, got.Requests)
+	}
+}
+
+// While a candidate has a share, stable's requests are counted by parts of its
+// sessions too: the judge sees from them how much such parts differ by chance.
+func TestStableIsCountedInShards(t *testing.T) {
+	t.Parallel()
+	var fails atomic.Bool
+	stable := serve(t, "v1", func(w http.ResponseWriter, _ *http.Request) {
+		if fails.Load() {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+	})
+	p, url := start(t, proxy.Config{Stable: stable})
+	h1, h2 := newClient(t), h2cClient(t)
+	send := func(n int) {
+		for i := range n {
+			client := h1
+			if i%4 == 0 {
+				client = h2
+			}
+			do(t, client, http.MethodGet, url, nil, "X-Tenant-Id", "acme", "X-Session-Id", fmt.Sprint("s", i))
+		}
+	}
+	shards := func(requests, errors uint64) []canary.Shard {
+		t.Helper()
+		eventually(t, p, headgate.Stable, requests, errors)
+		counts, err := p.Counts(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range counts.Cells {
+			if c.Arm == headgate.Stable && c.Tenant == "acme" {
+				return c.Shards
+			}
+		}
+		return nil
+	}
+	send(10)
+	if got := shards(10, 0); got != nil {
+		t.Errorf("without a candidate there are shards %v", got)
+	}
+	s := allToCandidate(stable, serve(t, "v2", says("v2")))
+	s.Share = 0.5
+	apply(t, p, s)
+	const sessions = 200
+	send(sessions)
+	want := make([]canary.Shard, rollout.NumShards)
+	var onStable uint64
+	for i := range sessions {
+		if place := rollout.PlaceOf(s.Salt, "acme", fmt.Sprint("s", i)); place.Arm(s.Share) == headgate.Stable {
+			want[place.Shard()].Requests++
+			onStable++
+		}
+	}
+	if got := shards(10+onStable, 0); !slices.Equal(got, want) {
+		t.Errorf("shards %v, want %v", got, want)
+	}
+	for _, part := range want {
+		if part.Requests == 0 {
+			t.Errorf("a shard of %d sessions is empty: %v", sessions, want)
+		}
+	}
+	fails.Store(true)
+	send(sessions)
+	for i := range want {
+		want[i] = canary.Shard{Requests: 2 * want[i].Requests, Errors: want[i].Requests}
+	}
+	if got := shards(10+2*onStable, onStable); !slices.Equal(got, want) {
+		t.Errorf("shards %v, want %v", got, want)
 	}
 }
 
