@@ -28,8 +28,8 @@ type Options struct {
 	// Config of the judge; nil is the default.
 	Config *canary.Config
 	// Runs per scenario. Zero is the default: 10,000 with equal arms and 2,000
-	// with a worse candidate; quick 3,000 and 800 (also under stress). Rivals
-	// get a fifth, quick a fifteenth.
+	// with a worse candidate; quick 3,000 (1,500 under stress) and 800. Rivals
+	// get a fifth, quick a fortieth.
 	Runs int
 	// Only limits the scenarios by name; empty is all. Goals need all.
 	Only []string
@@ -95,6 +95,8 @@ func (o Options) runs(k Kind) int {
 		return o.Runs
 	case o.Quick && k == Clean:
 		return 3000
+	case o.Quick && k == Stress:
+		return 1500
 	case o.Quick:
 		return 800
 	case k == Clean || k == Stress:
@@ -112,7 +114,7 @@ func runScenario(ctx context.Context, o Options, s *Scenario, rivals *tally) ([]
 	cells := []Cell{newCell(s, Product, "", product)}
 	looks, part := 2, 5
 	if o.Quick {
-		looks, part = 8, 15
+		looks, part = 8, 40
 	}
 	if s.Name == "200 rps" || s.Name == "clustered errors" {
 		for _, look := range lookSeconds {
