@@ -29,7 +29,7 @@ type Options struct {
 	Config *canary.Config
 	// Runs per scenario. Zero is the default: 10,000 with equal arms and 2,000
 	// with a worse candidate; quick 3,000 (1,500 under stress) and 800. Rivals
-	// get a fifth, quick a fortieth.
+	// get a fifth, quick an eightieth.
 	Runs int
 	// Only limits the scenarios by name; empty is all. Goals need all.
 	Only []string
@@ -114,7 +114,7 @@ func runScenario(ctx context.Context, o Options, s *Scenario, rivals *tally) ([]
 	cells := []Cell{newCell(s, Product, "", product)}
 	looks, part := 2, 5
 	if o.Quick {
-		looks, part = 8, 40
+		looks, part = 8, 80
 	}
 	if s.Name == "200 rps" || s.Name == "clustered errors" {
 		for _, look := range lookSeconds {
