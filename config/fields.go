@@ -57,6 +57,7 @@ func (s *Settings) fields() []field {
 		{key: "logs_api", variable: "HEADGATE_LOGS_API", value: &choice{&s.Logs.API, []string{"loki", "victorialogs"}}, help: "what logs_url speaks: loki or victorialogs"},
 		{key: "logs_token_file", variable: "HEADGATE_LOGS_TOKEN_FILE", value: (*textValue)(&s.Logs.TokenFile), help: "file with the bearer token for logs_url"},
 		{key: "prices", variable: "HEADGATE_PRICES", value: (*textValue)(&s.Prices), help: "price table that turns the tokens of model calls into cost"},
+		{key: "dictionary", variable: "HEADGATE_DICTIONARY", value: (*textValue)(&s.Dictionary), help: "folder with more metric definitions and OpenSLO files, *.yaml"},
 		{key: "url", variable: "HEADGATE_URL", value: (*urlValue)(&s.URL), help: "address of the server that the client asks"},
 		{key: "token_file", variable: "HEADGATE_TOKEN_FILE", value: (*textValue)(&s.TokenFile), help: "file that holds the client's token"},
 	}

@@ -51,6 +51,8 @@ type Settings struct {
 	Metrics, Traces, Logs Backend
 	// Prices is the file of the price table of model calls.
 	Prices string
+	// Dictionary is the folder with more metric definitions.
+	Dictionary string
 
 	// URL and TokenFile are how the client finds and persuades the server.
 	URL       string

@@ -6,15 +6,19 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/rulefmt"
 	"github.com/prometheus/prometheus/promql/parser"
+	"go.opentelemetry.io/collector/pdata/pcommon"
 
 	"github.com/headgate/headgate/dictionary"
+	"github.com/headgate/headgate/telemetry/metrics"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -82,6 +86,62 @@ func TestRulesAreWhatPrometheusReads(t *testing.T) {
 	}
 	if slow := alerts["api-availability-burn-3d"]; slow.Labels["severity"] != "P2" {
 		t.Errorf("slow burn is %s", slow.Labels["severity"])
+	}
+}
+
+// Half of the jobs fail in the last two minutes. What fires depends on how long
+// there were jobs before.
+func TestBurnRatesWaitForHistory(t *testing.T) {
+	t.Parallel()
+	d := load(t, "")
+	for name, tt := range map[string]struct {
+		history time.Duration
+		want    []string
+	}{
+		"none":       {0, nil},
+		"10 minutes": {10 * time.Minute, []string{"1h"}},
+		"45 minutes": {45 * time.Minute, []string{"1h", "6h"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			store, err := metrics.Open(t.TempDir(), metrics.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = store.Close() })
+			now := time.Now().Truncate(time.Second)
+			failing := now.Add(-2 * time.Minute)
+			begun := failing.Add(-tt.history)
+			var succeeded, failed float64
+			for at := begun; !at.After(now); at = at.Add(time.Minute) {
+				succeeded++
+				if at.After(failing) {
+					failed += 100
+				}
+				s := newService(t, d, "acme", "v1", at).
+					number("bea.jobs.completed", succeeded, attrs{"outcome": "succeeded"}).
+					number("bea.jobs.completed", failed, attrs{"outcome": "failed"})
+				for _, m := range s.metrics.All() {
+					m.Sum().DataPoints().At(0).SetStartTimestamp(pcommon.NewTimestampFromTime(begun))
+				}
+				if r, err := store.AppendMetrics(t.Context(), "", s.md); err != nil || r.Count != 0 {
+					t.Fatal(r, err)
+				}
+			}
+			var fired []string
+			for _, window := range []string{"1h", "6h", "1d", "3d"} {
+				got, err := store.Instant(t.Context(), alert(t, d, "job-success-burn-"+window), now)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if len(got) > 0 {
+					fired = append(fired, window)
+				}
+			}
+			if !slices.Equal(fired, tt.want) {
+				t.Errorf("%v fire, want %v", fired, tt.want)
+			}
+		})
 	}
 }
 

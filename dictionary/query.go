@@ -23,6 +23,8 @@ type Scope struct {
 	// Window is how far rates, quantiles and counts look back; 0 means the
 	// figure's own default. It is rounded up to whole seconds.
 	Window time.Duration
+	// ended is how long ago the window ended.
+	ended time.Duration
 }
 
 var promql = parser.NewParser(parser.Options{})
@@ -60,6 +62,7 @@ func (d *Dictionary) QueryBy(figure string, s Scope, by ...string) (string, erro
 		switch n := node.(type) {
 		case *parser.VectorSelector:
 			n.LabelMatchers = append(n.LabelMatchers, d.matchers(n.Name, s)...)
+			n.OriginalOffset = s.ended
 		case *parser.MatrixSelector:
 			n.Range = window
 		case *parser.AggregateExpr:

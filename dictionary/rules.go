@@ -3,6 +3,7 @@ package dictionary
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/goccy/go-yaml"
@@ -114,18 +115,24 @@ func (d *Dictionary) alertRule(a Alert) (rule, error) {
 	}, nil
 }
 
+// burnRule asks for both windows, and for events in the long one before the
+// short one: where there is no history every window shows the same few events.
 func (d *Dictionary) burnRule(o Objective, b burn) (rule, error) {
 	bound := number(b.factor * (1 - o.Target))
-	var expr string
-	for i, window := range []time.Duration{b.long, b.short} {
-		q, err := d.QueryBy(o.Figure, Scope{Window: window}, "service_name", "deployment_environment_name")
+	var terms []string
+	for _, w := range []struct {
+		scope Scope
+		bound string
+	}{
+		{Scope{Window: b.long}, " > " + bound},
+		{Scope{Window: b.short}, " > " + bound},
+		{Scope{Window: b.long - b.short, ended: b.short}, ""},
+	} {
+		q, err := d.QueryBy(o.Figure, w.scope, "service_name", "deployment_environment_name")
 		if err != nil {
 			return rule{}, err
 		}
-		if i > 0 {
-			expr += " and "
-		}
-		expr += fmt.Sprintf("((%s) > %s)", q, bound)
+		terms = append(terms, fmt.Sprintf("((%s)%s)", q, w.bound))
 	}
 	severity := o.Severity
 	if !b.page {
@@ -133,7 +140,7 @@ func (d *Dictionary) burnRule(o Objective, b burn) (rule, error) {
 	}
 	return rule{
 		Alert: fmt.Sprintf("%s-burn-%s", o.Name, duration(b.long)),
-		Expr:  expr,
+		Expr:  strings.Join(terms, " and "),
 		Labels: map[string]string{
 			"severity": severity, "owner": o.Owner, "objective": o.Name,
 		},

@@ -83,6 +83,16 @@ var perSecond = []string{
 	"api_request_rate", "control_decision_rate", "gate_evaluation_rate", "telemetry_received_rate", "telemetry_dropped_rate",
 }
 
+// flush lets VictoriaMetrics show what was written, for it remembers for ten
+// seconds that it found nothing.
+func flush(t *testing.T, base string) {
+	t.Helper()
+	res, err := http.Get(base + "/internal/force_flush")
+	if err != nil || res.Body.Close() != nil || res.StatusCode != http.StatusOK {
+		t.Fatal(res, err)
+	}
+}
+
 // TestServersAnswerAsTheStoreDoes writes the same to the embedded store and to
 // real servers, and asks all of them for every figure of the dictionary.
 func TestServersAnswerAsTheStoreDoes(t *testing.T) {
@@ -110,11 +120,8 @@ func TestServersAnswerAsTheStoreDoes(t *testing.T) {
 					}
 				}
 			}
-			if name == "victoria-metrics" { // it remembers for ten seconds that it found nothing
-				res, err := http.Get(base + "/internal/force_flush")
-				if err != nil || res.Body.Close() != nil || res.StatusCode != http.StatusOK {
-					t.Fatal(res, err)
-				}
+			if name == "victoria-metrics" {
+				flush(t, base)
 			}
 			const all = `count({service_name="bidding"})`
 			written, _, err := store.Number(t.Context(), all, now)
@@ -173,6 +180,68 @@ func recordThere(t *testing.T, d *dictionary.Dictionary, remote *metrics.Remote)
 		if time.Now().After(deadline) {
 			t.Fatal("the rules record nothing there")
 		}
+	}
+}
+
+// A restart of Headgate does not let an alert on metrics that another server
+// keeps begin anew, unless it had ended.
+func TestAlertsKeepTheirClockInOtherServers(t *testing.T) {
+	t.Parallel()
+	for name, start := range map[string]func(*testing.T) (*metrics.Remote, string){"prometheus": prometheus, "victoria-metrics": victoriaMetrics} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := load(t, "")
+			remote, base := start(t)
+			letters := func(n float64) {
+				if _, err := remote.AppendMetrics(t.Context(), "", newService(t, d, "acme", "v1", time.Now()).number("bea.dlq.open", n, nil).md); err != nil {
+					t.Fatal(err)
+				}
+			}
+			letters(1)
+			// run evaluates the rule until the alert fires, and with ends until it
+			// has ended, and returns since when it fires. The clock is read at the
+			// third evaluation; VictoriaMetrics hides what is newer than a second.
+			run := func(ends bool) (since time.Time) {
+				if name == "victoria-metrics" {
+					flush(t, base)
+				}
+				r, err := metrics.NewRemote(base, nil, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				told := make(chan metrics.Alert, 1000)
+				const text = "groups: [{name: g, rules: [{alert: A, expr: 'max(bea_dlq_open) > 0', for: 1s}]}]"
+				if err := r.RunRules([]byte(text), 700*time.Millisecond, slog.New(slog.DiscardHandler), func(a metrics.Alert) { told <- a }); err != nil {
+					t.Fatal(err)
+				}
+				defer func() {
+					if err := r.Close(); err != nil {
+						t.Error(err)
+					}
+				}()
+				for deadline := time.After(40 * time.Second); ; {
+					select {
+					case a := <-told:
+						if since = a.Fired; ends && a.Resolved.IsZero() {
+							letters(0)
+						} else {
+							return since
+						}
+					case <-deadline:
+						t.Fatal("the alert does not fire or end")
+					}
+				}
+			}
+			first := run(false)
+			if again := run(true); again.Unix() != first.Unix() {
+				t.Errorf("fires since %v after a restart, since %v before", again, first)
+			}
+			ended := time.Now()
+			letters(2)
+			if anew := run(false); anew.Before(ended.Truncate(time.Second)) {
+				t.Errorf("fires since %v although it ended at %v", anew, ended)
+			}
+		})
 	}
 }
 

@@ -91,6 +91,18 @@ func (s *Server) openFinders() (telemetry.Finders, error) {
 	return found, nil
 }
 
+// loadDictionary reads the built-in definitions and the operator's own.
+func (s *Server) loadDictionary() (*dictionary.Dictionary, error) {
+	dir := s.o.Settings.Dictionary
+	if dir == "" {
+		return dictionary.Load(s.o.Settings.MetricsNamespace)
+	}
+	if _, err := os.ReadDir(dir); err != nil {
+		return nil, headgate.Errorf(headgate.CodeConfigInvalid, headgate.ClassValidation, "the folder of metric definitions cannot be read: %w", err)
+	}
+	return dictionary.Load(s.o.Settings.MetricsNamespace, os.DirFS(dir))
+}
+
 // tokenCounter counts the tokens of model calls and what they cost by the
 // price table, if there is one.
 func (s *Server) tokenCounter() (*genai.Counter, error) {

@@ -176,6 +176,23 @@ func TestTokensHaveAPrice(t *testing.T) {
 	}
 }
 
+// A figure of the operator's own definitions is evaluated as the built-in ones.
+func TestOwnDefinitionsAreServed(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	const own = "file_format: definition/2\nmetrics:\n" +
+		"  - {name: shop.orders, brief: Orders., instrument: counter, unit: '{order}', annotations: {headgate: {owner: shop, direction: neutral, figures: [\n" +
+		"      {name: order_count, brief: Orders., unit: '{order}', group: api, window: 1h, used_by: [dashboard], query: 'sum(max_over_time(shop_orders_total[1h]))'}]}}}\n"
+	if err := os.WriteFile(filepath.Join(dir, "own.yaml"), []byte(own), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w := startBare(t, func(o *server.Options) { o.Settings.Dictionary = dir })
+	t.Cleanup(func() { w.stop(t) })
+	if _, raw := w.send(t, "GET", "/prometheus/api/v1/rules", nil); !strings.Contains(raw, "headgate:order_count") {
+		t.Errorf("the own figure is not evaluated: %.300s", raw)
+	}
+}
+
 // What cannot be used is said at the start, not found out later.
 func TestBackendsThatCannotBeUsed(t *testing.T) {
 	t.Parallel()
@@ -184,7 +201,8 @@ func TestBackendsThatCannotBeUsed(t *testing.T) {
 		"credential file": func(o *server.Options) {
 			o.Settings.Traces.URL, o.Settings.Traces.TokenFile = "http://127.0.0.1:1", missing
 		},
-		"price table": func(o *server.Options) { o.Settings.Prices = missing },
+		"price table":                  func(o *server.Options) { o.Settings.Prices = missing },
+		"folder of metric definitions": func(o *server.Options) { o.Settings.Dictionary = missing },
 	} {
 		o := server.Options{Settings: settings(t.TempDir()), Logger: slog.New(slog.DiscardHandler)}
 		change(&o)

@@ -124,7 +124,7 @@ func (s *Server) open(ctx context.Context) error {
 	if s.finders, err = s.openFinders(); err != nil {
 		return err
 	}
-	if s.dict, err = dictionary.Load(s.o.Settings.MetricsNamespace); err != nil {
+	if s.dict, err = s.loadDictionary(); err != nil {
 		return err
 	}
 	tokens, err := s.tokenCounter()

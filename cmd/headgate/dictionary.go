@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -30,28 +31,28 @@ func newDictionaryCommand(a *app) *cobra.Command {
 		newDictionaryListCommand(a, &d), newDictionaryShowCommand(a, &d), newDictionaryCheckCommand(a, &d), newDictionaryExportCommand(a, &d))
 	f := c.PersistentFlags()
 	f.StringVar(&d.namespace, "namespace", "", "prefix of the metric names (OBS_METRICS_NAMESPACE, default bea)")
-	f.StringArrayVar(&d.dirs, "dir", nil, "folder with more definitions, *.yaml (repeatable)")
+	f.StringArrayVar(&d.dirs, "dir", nil, "folder with more definitions and OpenSLO files, *.yaml (repeatable; HEADGATE_DICTIONARY)")
 	return c
 }
 
 // sources returns the namespace and the extra definitions.
 func (d *definitions) sources(a *app) (string, []fs.FS, error) {
-	namespace := d.namespace
-	if namespace == "" {
-		s, err := config.LoadSettings(config.Sources{Environ: a.environ})
-		if err != nil {
-			return "", nil, err
-		}
-		namespace = s.MetricsNamespace
+	s, err := config.LoadSettings(config.Sources{Environ: a.environ})
+	if err != nil {
+		return "", nil, err
+	}
+	dirs := d.dirs
+	if len(dirs) == 0 && s.Dictionary != "" {
+		dirs = []string{s.Dictionary}
 	}
 	var extra []fs.FS
-	for _, dir := range d.dirs {
+	for _, dir := range dirs {
 		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
-			return "", nil, headgate.Invalidf("--dir %s is not a folder", dir)
+			return "", nil, headgate.Invalidf("the dictionary %s is not a folder", dir)
 		}
 		extra = append(extra, os.DirFS(dir))
 	}
-	return namespace, extra, nil
+	return cmp.Or(d.namespace, s.MetricsNamespace), extra, nil
 }
 
 func (d *definitions) load(a *app) (*dictionary.Dictionary, error) {

@@ -73,14 +73,71 @@ func (r *Remote) Close() error {
 }
 
 // RunRules is [Store.RunRules]: the rules are evaluated here, by queries to the
-// server, and what they record is written there. How long an alert has been
-// pending is not known any more after a restart.
+// server, and what they record is written there. An alert goes on where it was
+// after a restart that took less than the server looks back, which is 5 minutes
+// unless it was told otherwise.
 func (r *Remote) RunRules(text []byte, every time.Duration, logger *slog.Logger, notify func(Alert)) error {
+	before := clocks{storage.NoopQuerier(), r, time.Now()}
 	return r.run(text, every, notify, rules.ManagerOptions{
 		QueryFunc: r.vector, AppendableV2: remoteAppendable{r}, Logger: logger,
-		Queryable: storage.QueryableFunc(func(int64, int64) (storage.Querier, error) { return storage.NoopQuerier(), nil }),
+		Queryable: storage.QueryableFunc(func(int64, int64) (storage.Querier, error) { return before, nil }),
 	})
 }
+
+// clocks reads since when alerts were active before the rules began to run.
+// An instant query is what tells an alert that had ended from one that had not.
+type clocks struct {
+	storage.Querier
+	remote *Remote
+	began  time.Time
+}
+
+// Select implements [storage.Querier].
+func (c clocks) Select(ctx context.Context, _ bool, _ *storage.SelectHints, matchers ...*labels.Matcher) storage.SeriesSet {
+	selector := (&parser.VectorSelector{LabelMatchers: matchers}).String()
+	since, err := c.remote.vector(ctx, selector, c.began)
+	if err != nil {
+		return storage.ErrSeriesSet(err)
+	}
+	written, err := c.remote.vector(ctx, "timestamp("+selector+")", c.began)
+	if err != nil {
+		return storage.ErrSeriesSet(err)
+	}
+	at := make(map[uint64]int64, len(written))
+	for _, w := range written {
+		at[unnamed(w.Metric)] = int64(w.F * 1000)
+	}
+	out := &seriesSet{SeriesSet: storage.EmptySeriesSet()}
+	for _, s := range since {
+		if t, ok := at[unnamed(s.Metric)]; ok {
+			out.rest = append(out.rest, promql.NewStorageSeries(promql.Series{Metric: s.Metric, Floats: []promql.FPoint{{T: t, F: s.F}}}))
+		}
+	}
+	return out
+}
+
+func unnamed(ls labels.Labels) uint64 {
+	return ls.DropReserved(func(name string) bool { return name == model.MetricNameLabel }).Hash()
+}
+
+// seriesSet iterates over series in memory.
+type seriesSet struct {
+	storage.SeriesSet
+	at   storage.Series
+	rest []storage.Series
+}
+
+// Next implements [storage.SeriesSet].
+func (s *seriesSet) Next() bool {
+	if len(s.rest) == 0 {
+		return false
+	}
+	s.at, s.rest = s.rest[0], s.rest[1:]
+	return true
+}
+
+// At implements [storage.SeriesSet].
+func (s *seriesSet) At() storage.Series { return s.at }
 
 func (r *Remote) vector(ctx context.Context, query string, at time.Time) (promql.Vector, error) {
 	samples, err := r.Instant(ctx, query, at)
