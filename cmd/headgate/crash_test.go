@@ -36,6 +36,7 @@ func TestEndToEnd(t *testing.T) {
 		{"killed at every stage of a rollback", killedInRollback},
 		{"control plane killed and not restarted", controlPlaneStaysDead},
 		{"proxy killed in a canary", proxyKilled},
+		{"behind a Kubernetes Gateway", behindAGateway},
 		{"telemetry stops and comes back", telemetryStops},
 		{"disk full in a canary", diskFull},
 		{"candidate never healthy", candidateNeverHealthy},

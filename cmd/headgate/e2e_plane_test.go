@@ -31,6 +31,7 @@ import (
 	"github.com/headgate/headgate/rollback"
 	"github.com/headgate/headgate/rollout"
 	"github.com/headgate/headgate/store/sqlite"
+	"github.com/headgate/headgate/traffic/gatewayapi/gatewaytest"
 	"github.com/headgate/headgate/traffic/proxy"
 )
 
@@ -47,6 +48,8 @@ type planeOptions struct {
 	rps    float64  // of the users; 0 for none
 	data   string   // the data folder; empty for one of the scenario's own
 	sites  []site   // where a proxy each runs; empty for one beside the control plane
+	// gateway is what users reach the proxy through, if anything.
+	gateway *gatewaytest.Gateway
 }
 
 // plane is one scenario's control plane and proxy, in front of the world's
@@ -97,7 +100,7 @@ func newPlane(t *testing.T, w *world, version string, o planeOptions) *plane {
 	p.staging = newValve(t, w.staging[version], 0)
 	p.adminValve = newValve(t, "http://"+p.admin, 0)
 	p.hook = startValve(t, p.switches)
-	p.describe(t, version, o.canary)
+	p.describe(t, version, o)
 	if err := os.WriteFile(p.tokenFile, []byte("proxy-secret\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -143,12 +146,12 @@ func (p *plane) tell(t *testing.T) {
 }
 
 // describe writes the scenario's own description beside the world's files.
-func (p *plane) describe(t *testing.T, version string, canary []string) {
+func (p *plane) describe(t *testing.T, version string, o planeOptions) {
 	t.Helper()
 	name := filepath.Base(filepath.Dir(p.dir)) + filepath.Base(p.dir)
 	ex := &example{exampleOptions: exampleOptions{
 		stable: strings.TrimPrefix(p.stable.URL, "http://"), staging: strings.TrimPrefix(p.staging.URL, "http://"),
-		candidate: strings.TrimPrefix(p.candidate, "http://"), canary: canary,
+		candidate: strings.TrimPrefix(p.candidate, "http://"), canary: o.canary,
 	}}
 	src, err := bidding.Description.ReadFile("headgate.yaml")
 	if err != nil {
@@ -163,6 +166,11 @@ func (p *plane) describe(t *testing.T, version string, canary []string) {
 	}
 	if host, _, _ := strings.Cut(strings.TrimPrefix(p.candidate, "http://"), ":"); host != "127.0.0.1" {
 		yaml = strings.Replace(yaml, "\n  health_path:", "\n  candidate_hosts: [127.0.0.1, "+host+"]\n  health_path:", 1)
+	}
+	if o.gateway != nil {
+		_, port, _ := strings.Cut(p.user, ":")
+		yaml += fmt.Sprintf("\nrouter:\n  gateway_api: {kubeconfig: %q, namespace: %s, route: %s, proxy: \"http://headgate-proxy.%s.svc:%s\"}\n",
+			o.gateway.Kubeconfig, gatewaytest.Namespace, o.gateway.Name, gatewaytest.Namespace, port)
 	}
 	p.description = filepath.Join(p.w.dir, "headgate-"+name+".yaml")
 	if err := os.WriteFile(p.description, []byte(yaml), 0o600); err != nil {

@@ -2,6 +2,7 @@ package gatewayapi_test
 
 import (
 	"context"
+	"log/slog"
 	"net"
 	"net/url"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/headgate/headgate/rollout"
 	"github.com/headgate/headgate/traffic/gatewayapi"
+	"github.com/headgate/headgate/traffic/gatewayapi/gatewaytest"
 	"github.com/headgate/headgate/traffic/proxy"
 	"github.com/headgate/headgate/traffic/routertest"
 )
@@ -50,12 +52,22 @@ func clusters(t *testing.T, run func(t *testing.T, kubeconfig string)) {
 	t.Run("kube-apiserver", func(t *testing.T) { t.Parallel(); run(t, realCluster(t)) })
 }
 
+// world is a Gateway on one of them.
+type world struct{ *gatewaytest.Gateway }
+
 func worldOn(t *testing.T, kubeconfig string) *world {
 	t.Helper()
 	if kubeconfig == "" {
-		kubeconfig = fakeCluster(t)
+		kubeconfig = gatewaytest.NewCluster(t)
 	}
-	return newWorld(t, kubeconfig)
+	return &world{gatewaytest.NewGateway(t, kubeconfig)}
+}
+
+func (w *world) config() gatewayapi.Config {
+	return gatewayapi.Config{
+		Service: "bidding", Kubeconfig: w.Kubeconfig, Namespace: gatewaytest.Namespace, Route: w.Name, Mode: gatewayapi.ModeWeights,
+		Logger: slog.New(slog.DiscardHandler),
+	}
 }
 
 func newRouter(t *testing.T, cfg gatewayapi.Config) *gatewayapi.Router {
@@ -100,7 +112,7 @@ func TestProxyModeConforms(t *testing.T) {
 			p, at := startProxy(t, stable)
 			cfg := w.config()
 			cfg.Mode, cfg.Front, cfg.Proxy = gatewayapi.ModeProxy, p, serviceURL(at)
-			return routertest.Setup{Router: newRouter(t, cfg), URL: w.url}
+			return routertest.Setup{Router: newRouter(t, cfg), URL: w.URL}
 		})
 	})
 }
@@ -110,10 +122,10 @@ func TestHeaderModeConforms(t *testing.T) {
 	clusters(t, func(t *testing.T, kubeconfig string) {
 		routertest.Exercise(t, 500*time.Millisecond, func(t *testing.T, stable rollout.Backend, _ time.Duration) routertest.Setup {
 			w := worldOn(t, kubeconfig)
-			gateway := rollout.Backend{Version: stable.Version, URL: w.url}
+			gateway := rollout.Backend{Version: stable.Version, URL: w.URL}
 			p, at := startProxy(t, gateway)
 			cfg := w.config()
-			cfg.Mode, cfg.Front, cfg.Gateway = gatewayapi.ModeHeader, p, w.url
+			cfg.Mode, cfg.Front, cfg.Gateway = gatewayapi.ModeHeader, p, w.URL
 			return routertest.Setup{Router: named{newRouter(t, cfg)}, URL: at, Lacks: []routertest.Guarantee{routertest.Failover}}
 		})
 	})
@@ -129,7 +141,7 @@ func TestWeightsModeConforms(t *testing.T) {
 			watching := make(chan struct{})
 			go func() { defer close(watching); r.Watch(ctx) }()
 			t.Cleanup(func() { stop(); <-watching })
-			return routertest.Setup{Router: named{r}, URL: w.url, Lacks: []routertest.Guarantee{routertest.Sticky, routertest.Counting, routertest.Failover}}
+			return routertest.Setup{Router: named{r}, URL: w.URL, Lacks: []routertest.Guarantee{routertest.Sticky, routertest.Counting, routertest.Failover}}
 		})
 	})
 }

@@ -8,9 +8,6 @@ import (
 	"testing"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-
 	"github.com/headgate/headgate"
 	"github.com/headgate/headgate/rollout"
 	"github.com/headgate/headgate/traffic/gatewayapi"
@@ -39,15 +36,8 @@ func refused(t *testing.T, err error, code string, words ...string) {
 }
 
 // theirs makes another field manager the owner of the route's rules.
-func (w *world) theirs(t *testing.T, manager string) {
-	t.Helper()
-	u := &unstructured.Unstructured{Object: map[string]any{
-		"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": map[string]any{"name": w.name, "namespace": namespace},
-		"spec": map[string]any{"rules": []any{map[string]any{"backendRefs": []any{map[string]any{"name": "theirs", "port": int64(80)}}}}},
-	}}
-	if _, err := w.routes.Apply(t.Context(), w.name, u, metav1.ApplyOptions{FieldManager: manager, Force: true}); err != nil {
-		t.Fatal(err)
-	}
+func (w *world) theirs(manager string) {
+	w.Apply(manager, map[string]any{"rules": []any{map[string]any{"backendRefs": []any{map[string]any{"name": "theirs", "port": int64(80)}}}}})
 }
 
 func TestWeightsAndMatches(t *testing.T) {
@@ -61,7 +51,7 @@ func TestWeightsAndMatches(t *testing.T) {
 		if _, err := newRouter(t, cfg).Apply(t.Context(), s); err != nil {
 			t.Fatal(err)
 		}
-		_, route, err := w.route()
+		_, route, err := w.Route()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -92,11 +82,11 @@ func TestAnotherManagersRulesAreNotTaken(t *testing.T) {
 	t.Parallel()
 	clusters(t, func(t *testing.T, kubeconfig string) {
 		w := worldOn(t, kubeconfig)
-		w.theirs(t, "argocd-controller")
+		w.theirs("argocd-controller")
 		cfg := w.config()
 		_, err := newRouter(t, cfg).Apply(t.Context(), split(1, 0.1))
 		refused(t, err, gatewayapi.CodeConflict, "argocd-controller", ".spec.rules", "force")
-		if _, route, err := w.route(); err != nil || route.Spec.Rules[0].BackendRefs[0].Name != "theirs" {
+		if _, route, err := w.Route(); err != nil || route.Spec.Rules[0].BackendRefs[0].Name != "theirs" {
 			t.Errorf("the rules were changed: %v", err)
 		}
 		cfg.Force = true
@@ -105,7 +95,7 @@ func TestAnotherManagersRulesAreNotTaken(t *testing.T) {
 			t.Errorf("with force: %v", err)
 		}
 		// Taken back behind our back: the status does not pretend.
-		w.theirs(t, "kubectl")
+		w.theirs("kubectl")
 		cfg.Force = false
 		_, err = newRouter(t, cfg).Status(t.Context())
 		refused(t, err, headgate.CodeUnavailable, "kubectl")
@@ -120,15 +110,15 @@ func TestAChangeCountsOnceTheGatewayHasTakenIt(t *testing.T) {
 		if _, err := r.Apply(t.Context(), split(1, 0)); err != nil {
 			t.Fatal(err)
 		}
-		w.silent.Store(true)
+		w.Silent.Store(true)
 		ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)
 		defer cancel()
 		_, err := r.Apply(ctx, split(2, 0.1))
 		refused(t, err, headgate.CodeUnavailable, "not taken")
-		if _, route, err := w.route(); err != nil || len(route.Spec.Rules) != 1 {
+		if _, route, err := w.Route(); err != nil || len(route.Spec.Rules) != 1 {
 			t.Errorf("a share that nobody confirmed stays: %v %v", route.Spec.Rules, err)
 		}
-		w.silent.Store(false)
+		w.Silent.Store(false)
 		if st, err := r.Apply(t.Context(), split(3, 0.1)); err != nil || st.Share != 0.1 {
 			t.Errorf("%+v, %v", st, err)
 		}
@@ -139,10 +129,10 @@ func TestACandidateThatTheGatewayCannotFindGetsNoWeight(t *testing.T) {
 	t.Parallel()
 	w := worldOn(t, "")
 	reason := "BackendNotFound"
-	w.refuse.Store(&reason)
+	w.Refuse.Store(&reason)
 	_, err := newRouter(t, w.config()).Apply(t.Context(), split(1, 0.5))
 	refused(t, err, headgate.CodeUnavailable, "ResolvedRefs", reason)
-	if _, route, err := w.route(); err != nil || len(route.Spec.Rules) != 1 || route.Spec.Rules[0].BackendRefs[0].Name != "bidding-v1" {
+	if _, route, err := w.Route(); err != nil || len(route.Spec.Rules) != 1 || route.Spec.Rules[0].BackendRefs[0].Name != "bidding-v1" {
 		t.Errorf("rules %+v, %v", route.Spec.Rules, err)
 	}
 }
@@ -198,7 +188,7 @@ func TestAStaleControllerCannotRaiseTheShare(t *testing.T) {
 		}
 		_, err = old.Apply(t.Context(), split(5, 0.1))
 		refused(t, err, headgate.CodeStaleEpoch)
-		_, route, err := w.route()
+		_, route, err := w.Route()
 		if err != nil || len(route.Spec.Rules) != 1 {
 			t.Errorf("rules %v, %v; want all on stable", route.Spec.Rules, err)
 		}
@@ -232,7 +222,7 @@ func TestAnotherProcessTakesTheWeightBack(t *testing.T) {
 			}
 			time.Sleep(50 * time.Millisecond)
 		}
-		_, route, err := w.route()
+		_, route, err := w.Route()
 		if err != nil {
 			t.Fatal(err)
 		}

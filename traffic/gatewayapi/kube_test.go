@@ -24,6 +24,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/dynamic"
 	clientconfig "k8s.io/client-go/tools/clientcmd"
+
+	"github.com/headgate/headgate/traffic/gatewayapi/gatewaytest"
 )
 
 // assets is the folder of etcd and kube-apiserver, named as envtest names it.
@@ -125,7 +127,7 @@ func install(ctx context.Context, kubeconfig string) error {
 	if err := yaml.Unmarshal(text, &definition.Object); err != nil {
 		return err
 	}
-	shop := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": namespace}}}
+	shop := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": gatewaytest.Namespace}}}
 	cfg, err := clientconfig.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {
 		return err
@@ -137,7 +139,7 @@ func install(ctx context.Context, kubeconfig string) error {
 	options := metav1.ApplyOptions{FieldManager: "test", Force: true}
 	steps := []func() error{
 		func() error {
-			_, err := client.Resource(schema.GroupVersionResource{Version: "v1", Resource: "namespaces"}).Apply(ctx, namespace, shop, options)
+			_, err := client.Resource(schema.GroupVersionResource{Version: "v1", Resource: "namespaces"}).Apply(ctx, gatewaytest.Namespace, shop, options)
 			return err
 		},
 		func() error {
@@ -146,7 +148,7 @@ func install(ctx context.Context, kubeconfig string) error {
 			return err
 		},
 		func() error {
-			_, err := client.Resource(httpRoutes).Namespace(namespace).List(ctx, metav1.ListOptions{})
+			_, err := client.Resource(gatewaytest.HTTPRoutes).Namespace(gatewaytest.Namespace).List(ctx, metav1.ListOptions{})
 			return err
 		},
 	}
