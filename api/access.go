@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -172,7 +173,12 @@ func (s *server) identity(r *http.Request) (access.Identity, error) {
 // sessionCookie holds the token of a person who logged in with a browser.
 const sessionCookie = "headgate_token"
 
+// bearer returns the token of a request, "" without one. What reads
+// Prometheus's API may know passwords only; there one is a token, too.
 func bearer(r *http.Request) string {
+	if _, password, ok := r.BasicAuth(); ok && strings.HasPrefix(r.URL.Path, "/prometheus/") {
+		return cmp.Or(password, "-")
+	}
 	if h := r.Header.Get("Authorization"); h != "" {
 		scheme, token, _ := strings.Cut(h, " ")
 		if !strings.EqualFold(scheme, "Bearer") {

@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -9,12 +10,15 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/headgate/headgate/access"
+	"github.com/headgate/headgate/internal/needs"
 	"github.com/headgate/headgate/server"
 )
 
@@ -212,4 +216,32 @@ func TestServerDoesWithoutItsCollector(t *testing.T) {
 	if strings.Contains(w.log.String(), "s3cret") {
 		t.Error("the collector's secret is in the log")
 	}
+}
+
+// Debian's promtool, which knows passwords only, reads what a tenant may see.
+func TestPromtoolReads(t *testing.T) {
+	t.Parallel()
+	promtool := needs.Program(t, "promtool", "prometheus")
+	w := startBare(t, nil)
+	t.Cleanup(func() { w.stop(t) })
+	for _, who := range []string{"acme", "globex"} {
+		body := fmt.Sprintf(`{"resourceMetrics":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"shop"}}]},"scopeMetrics":[{"metrics":[
+			{"name":"bea.dlq.open","unit":"{item}","gauge":{"dataPoints":[{"asInt":"7","timeUnixNano":"%d"}]}}]}]}]}`, time.Now().Add(-10*time.Second).UnixNano())
+		if status, said := w.ship(t, "metrics", w.token(t, access.Releaser, who), body); status != http.StatusOK {
+			t.Fatalf("%d %s", status, said)
+		}
+	}
+	base := "http://any:" + w.token(t, access.Viewer, "acme") + "@" + strings.TrimPrefix(w.URL(), "http://") + "/prometheus"
+	for _, args := range [][]string{
+		{"instant", base, "bea_dlq_open"},
+		{"range", "--start=" + strconv.FormatInt(time.Now().Add(-time.Minute).Unix(), 10), base, "bea_dlq_open"},
+		{"series", "--match=bea_dlq_open", base},
+		{"labels", base, "tenant_id"},
+	} {
+		out, err := exec.CommandContext(t.Context(), promtool, append([]string{"query"}, args...)...).CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "acme") || strings.Contains(string(out), "globex") {
+			t.Errorf("promtool query %s: %v\n%s", args[0], err, out)
+		}
+	}
+	w.refuse(t, "GET", "/releases", nil, 401, "AUTH_UNAUTHORIZED", http.Header{"Authorization": {"Basic " + base64.StdEncoding.EncodeToString([]byte("any:"+w.token(t, access.Viewer, "acme")))}})
 }

@@ -283,7 +283,8 @@ func withTimeout(r *http.Request) (context.Context, context.CancelFunc, error) {
 // selection is the series that a request asks about.
 type selection struct {
 	storage.Querier
-	sets [][]*labels.Matcher
+	start, end time.Time
+	sets       [][]*labels.Matcher
 }
 
 func (s *Store) selection(r *http.Request, tenant string) (selection, error) {
@@ -303,7 +304,7 @@ func (s *Store) selection(r *http.Request, tenant string) (selection, error) {
 	if err != nil {
 		return selection{}, queryError(promql.ErrStorage{Err: err})
 	}
-	return selection{Querier: q, sets: sets}, nil
+	return selection{Querier: q, start: start, end: end, sets: sets}, nil
 }
 
 // matchers are the request's selectors, each narrowed to the tenant.
@@ -338,7 +339,9 @@ func (s *Store) apiSeries(r *http.Request, tenant string) (any, error) {
 	out := []map[string]string{}
 	seen := make(map[uint64]bool)
 	for _, set := range sel.sets {
-		series := sel.Select(r.Context(), true, &storage.SelectHints{Func: "series", Limit: maxAnswers}, set...)
+		series := sel.Select(r.Context(), true, &storage.SelectHints{
+			Start: sel.start.UnixMilli(), End: sel.end.UnixMilli(), Func: "series", Limit: maxAnswers,
+		}, set...)
 		for series.Next() && len(out) < maxAnswers {
 			ls := series.At().Labels()
 			if h := ls.Hash(); !seen[h] {
