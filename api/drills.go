@@ -36,8 +36,7 @@ func (s *server) registerDrills(a huma.API) {
 			if err != nil {
 				return answer(ctx, control.Drill{}, err)
 			}
-			// It outlives a client that hangs up.
-			d, err := s.Plane.DrillRollback(context.WithoutCancel(ctx), who, in.Service, in.Body.Reason)
+			d, err := s.Plane.DrillRollback(ctx, who, in.Service, in.Body.Reason)
 			return answer(ctx, d, err)
 		})
 }

@@ -154,6 +154,8 @@ type Plane struct {
 	inForce sync.Map // service → gate.RuleSet, the last ones read from the store
 	wake    func()
 	sealing chan struct{}
+	errands chan func(context.Context) // to RunRollbacks
+	stopped chan struct{}              // closed when it has ended
 
 	overriding sync.Mutex // one override is decided on at a time
 
@@ -167,7 +169,8 @@ func New(o Options) *Plane {
 		o.Now = time.Now
 	}
 	return &Plane{
-		o: o, started: o.Now(), wake: func() {}, sealing: make(chan struct{}, 1), services: map[string]*Service{},
+		o: o, started: o.Now(), wake: func() {}, sealing: make(chan struct{}, 1),
+		errands: make(chan func(context.Context)), stopped: make(chan struct{}), services: map[string]*Service{},
 	}
 }
 

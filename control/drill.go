@@ -111,8 +111,13 @@ func (r *running) stop(ctx context.Context) error {
 // DrillRollback rehearses a rollback of a service, from a canary's share to the
 // replay against stable, and returns it once it has ended. It takes the
 // service's traffic as a release does: RELEASE_ACTIVE while one meets users or
-// the service is frozen. A real rollback ends it, and so does ctx.
+// the service is frozen. A real rollback ends it; who asked for it may go.
 func (p *Plane) DrillRollback(ctx context.Context, who access.Identity, service, reason string) (Drill, error) {
+	return carry(ctx, p, func(ctx context.Context, told func(Drill, error)) { told(p.drill(ctx, who, service, reason)) })
+}
+
+// drill ends with ctx, too.
+func (p *Plane) drill(ctx context.Context, who access.Identity, service, reason string) (Drill, error) {
 	if strings.TrimSpace(reason) == "" || len(reason) > maxReason {
 		return Drill{}, headgate.Invalidf("say why in at most %d bytes: a reason is kept in the audit log", maxReason)
 	}
@@ -317,7 +322,7 @@ func (p *Plane) drillWhenDue(ctx context.Context, s *Service) error {
 	if all.Last != nil && !all.Last.Passed && now.Sub(all.Last.StartedAt) < min(drillRetry, every) {
 		return nil
 	}
-	_, err = p.DrillRollback(ctx, access.Identity{Name: "headgate"}, s.Name, "scheduled every "+s.RollbackDrill.Every.String())
+	_, err = p.drill(ctx, access.Identity{Name: "headgate"}, s.Name, "scheduled every "+s.RollbackDrill.Every.String())
 	if err != nil && headgate.AsError(err).Code == headgate.CodeReleaseActive {
 		return nil // after the release
 	}

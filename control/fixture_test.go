@@ -43,11 +43,13 @@ type fixture struct {
 	figures *figures
 	service *things
 	router  *router
+	// stop ends the plane's work, as the end of its process does.
+	stop func()
 }
 
 func newFixture(t *testing.T, change func(*config.Service)) *fixture {
 	t.Helper()
-	f := &fixture{now: start, dir: t.TempDir(), figures: &figures{}, service: newThings(t), router: &router{}}
+	f := &fixture{now: start, dir: t.TempDir(), figures: &figures{}, service: newThings(t), router: &router{}, stop: func() {}}
 	var err error
 	if f.db, err = sqlite.Open(t.Context(), f.dir); err != nil {
 		t.Fatal(err)
@@ -58,6 +60,7 @@ func newFixture(t *testing.T, change func(*config.Service)) *fixture {
 		}
 	})
 	f.Plane = f.plane(t, gate.DefaultRules())
+	t.Cleanup(func() { f.stop() })
 	svc, err := config.Parse("headgate.yaml", fmt.Appendf(nil, description, f.service.URL, f.service.URL, f.service.URL))
 	if err != nil {
 		t.Fatal(err)
@@ -72,7 +75,38 @@ func newFixture(t *testing.T, change func(*config.Service)) *fixture {
 	if err := f.Add(t.Context(), svc, &suite, f.router, func(tenant string) string { return "token-" + tenant }); err != nil {
 		t.Fatal(err)
 	}
+	f.run()
 	return f
+}
+
+// run begins the plane's work.
+func (f *fixture) run() {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	plane := f.Plane
+	go func() {
+		defer close(done)
+		plane.RunRollbacks(ctx)
+	}()
+	f.stop = func() {
+		cancel()
+		<-done
+	}
+}
+
+// replace lets another process take over.
+func (f *fixture) replace(t *testing.T) {
+	t.Helper()
+	f.stop()
+	s, err := f.Service("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Plane = f.plane(t, gate.DefaultRules())
+	if err := f.Add(t.Context(), s.Service, s.Suite, f.router, s.Credential); err != nil {
+		t.Fatal(err)
+	}
+	f.run()
 }
 
 // plane is a plane over the fixture's database.

@@ -437,7 +437,8 @@ func (p *Plane) retryVerification(ctx context.Context, s *Service) error {
 		if r.CompletedAt.IsZero() || r.Replay == nil || r.Replay.Status != rollback.JobFailed {
 			continue
 		}
-		if _, err := s.Rollback.Resume(ctx, r.ID); err != nil {
+		_, err := carry(ctx, p, func(ctx context.Context, told func(rollback.Rollback, error)) { told(s.Rollback.Resume(ctx, r.ID)) })
+		if err != nil {
 			return err
 		}
 	}

@@ -186,32 +186,6 @@ func (p *Plane) ExecuteRollback(ctx context.Context, who access.Identity, req Ro
 	return rb.Result(p.o.Now()), nil
 }
 
-// ResumeRollbacks goes on with rollbacks that were under way when the process
-// ended and that no release of the pipeline goes on with itself.
-func (p *Plane) ResumeRollbacks(ctx context.Context) error {
-	for _, s := range p.Services() {
-		active, err := p.o.Store.Active(ctx, s.Name)
-		if err != nil {
-			return err
-		}
-		for _, rb := range active {
-			rec, err := p.o.Store.Release(ctx, rb.ReleaseID)
-			if err == nil && !rec.Done() {
-				continue
-			}
-			if err == nil && rec.Outcome == headgate.Promoted {
-				_, err = p.finishRollback(ctx, s, rec, rb.ID)
-			} else {
-				_, err = s.Rollback.Resume(ctx, rb.ID)
-			}
-			if err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
 func (p *Plane) rollBackNow(ctx context.Context, who access.Identity, s *Service, rec *pipeline.Record, req RollbackRequest, g headgate.Gate) (rollback.Rollback, error) {
 	if rec != nil && !rec.Done() {
 		if err := p.stop(ctx, who, rec, pipeline.FactRollback, "breach of the "+string(g)+" gate"); err != nil {
@@ -238,27 +212,14 @@ func (p *Plane) rollBackNow(ctx context.Context, who access.Identity, s *Service
 	if err != nil {
 		return rollback.Rollback{}, err
 	}
-	// The rollback outlives a client that hangs up.
-	ctx = context.WithoutCancel(ctx)
-	if err := s.drill.stop(ctx); err != nil {
-		return rollback.Rollback{}, err
-	}
-	rb, err := s.Rollback.Execute(ctx, rollback.Request{
+	rb, err := s.Rollback.Begin(context.WithoutCancel(ctx), rollback.Request{
 		ReleaseID: req.ReleaseID, TenantID: who.TenantID, Gate: g, Breaches: req.Breaches,
 		Targets: s.targets(rec, state), Actor: who.Name, Reason: "rollback requested over the API",
 	})
 	if err != nil {
 		return rb, err
 	}
-	id, err := p.identity(ctx, req.ReleaseID)
-	if err != nil {
-		return rb, err
-	}
-	st, err := evidence.About(id, p.rollbackStatement(pipeline.Record{Release: id}, rb, p.o.Now().UTC()))
-	if err == nil {
-		_, err = p.o.Log.Append(ctx, st)
-	}
-	return rb, err
+	return p.carryRollback(ctx, s, rec, rb.ID)
 }
 
 // awaitRollback waits until the pipeline has ended the release, and returns it

@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/headgate/headgate"
 	"github.com/headgate/headgate/access"
+	"github.com/headgate/headgate/evidence"
 	"github.com/headgate/headgate/pipeline"
 	"github.com/headgate/headgate/rollback"
 	"github.com/headgate/headgate/rollout"
@@ -77,14 +79,13 @@ func (p *Plane) serves(ctx context.Context, s *Service, rec pipeline.Record) (bo
 // no canary begins; one that is under way is compared with the release that
 // goes, and ends.
 func (p *Plane) takeBack(ctx context.Context, s *Service, rec pipeline.Record, req rollback.Request, from string) (rollback.Rollback, error) {
-	// The rollback outlives a client that hangs up.
-	ctx = context.WithoutCancel(ctx)
-	state, err := p.o.Store.Service(ctx, s.Name)
+	intent := context.WithoutCancel(ctx) // nobody who hangs up leaves half of it
+	state, err := p.o.Store.Service(intent, s.Name)
 	if err != nil {
 		return rollback.Rollback{}, err
 	}
 	req.ReleaseID, req.TenantID, req.Targets, req.TriggeredAt = rec.ID, rec.TenantID, s.targets(&rec, state), p.o.Now().UTC()
-	rb, err := s.Rollback.Begin(ctx, req)
+	rb, err := s.Rollback.Begin(intent, req)
 	if err != nil {
 		return rb, err
 	}
@@ -96,33 +97,34 @@ func (p *Plane) takeBack(ctx context.Context, s *Service, rec pipeline.Record, r
 	if !rb.TriggeredAt.Equal(req.TriggeredAt) {
 		ev.Kind, ev.Verdict, ev.Message = rollbackJoined, "", "joins the rollback that "+rb.Actor+" triggered"
 	}
-	if err := p.record(ctx, "", ev); err != nil {
-		return rb, err
+	if err := p.record(intent, "", ev); err != nil {
+		p.o.Logger.ErrorContext(ctx, "the trigger of a rollback is not in the audit trail", slog.String("rollback_id", rb.ID), slog.Any("error", err))
 	}
-	return p.finishRollback(ctx, s, rec, rb.ID)
+	return p.carryRollback(ctx, s, &rec, rb.ID)
 }
 
 // rollbackJoined is the event of a trigger while a rollback runs: there is
 // only ever one of a release.
 const rollbackJoined = "rollback_joined"
 
-// finishRollback carries an ended release's rollback from its intent to its
-// end.
-func (p *Plane) finishRollback(ctx context.Context, s *Service, rec pipeline.Record, id string) (rollback.Rollback, error) {
-	if rec.Outcome == headgate.Promoted { // otherwise the pipeline has decided on that
-		err := p.o.Store.PutQuarantine(ctx, Quarantined{Service: s.Name, Digest: rec.Digest, ReleaseID: rec.ID, At: p.o.Now().UTC()})
-		if err != nil {
-			return rollback.Rollback{}, err
-		}
+// finishRollback carries the rollback of an ended release, or of one that was
+// never made here (nil), from its intent to its end.
+func (p *Plane) finishRollback(ctx context.Context, s *Service, rec *pipeline.Record, id string) (rollback.Rollback, error) {
+	if rec == nil || rec.Outcome != headgate.Promoted { // the pipeline has quarantined it
+		return p.finishOther(ctx, s, id)
 	}
-	if err := p.clearTraffic(ctx, s, rec); err != nil {
+	err := p.o.Store.PutQuarantine(ctx, Quarantined{Service: s.Name, Digest: rec.Digest, ReleaseID: rec.ID, At: p.o.Now().UTC()})
+	if err != nil {
+		return rollback.Rollback{}, err
+	}
+	if err := p.clearTraffic(ctx, s, *rec); err != nil {
 		return rollback.Rollback{}, err
 	}
 	rb, err := s.Rollback.Resume(ctx, id)
 	if err != nil {
 		return rb, err
 	}
-	p.explain(ctx, rec)
+	p.explain(ctx, *rec)
 	verdict, job := passFail(!rb.Frozen()), ""
 	if rb.Replay != nil {
 		job = rb.Replay.JobID
@@ -142,6 +144,27 @@ func (p *Plane) finishRollback(ctx context.Context, s *Service, rec pipeline.Rec
 		return rb, err
 	}
 	return rb, p.verifyOthers(ctx, s, rb)
+}
+
+// finishOther carries out the rollback of what is not the release in force, and
+// states it.
+func (p *Plane) finishOther(ctx context.Context, s *Service, id string) (rollback.Rollback, error) {
+	if err := s.drill.stop(ctx); err != nil {
+		return rollback.Rollback{}, err
+	}
+	rb, err := s.Rollback.Resume(ctx, id)
+	if err != nil {
+		return rb, err
+	}
+	rel, err := p.identity(ctx, rb.ReleaseID)
+	if err != nil {
+		return rb, err
+	}
+	st, err := evidence.About(rel, p.rollbackStatement(pipeline.Record{Release: rel}, rb, p.o.Now().UTC()))
+	if err == nil {
+		_, err = p.o.Log.Append(ctx, st)
+	}
+	return rb, err
 }
 
 // unrestored is what to say of a rollback that is not over.

@@ -1,6 +1,7 @@
 package control_test
 
 import (
+	"context"
 	"slices"
 	"testing"
 	"time"
@@ -202,25 +203,70 @@ func TestTakingBackEndsTheCanaryThatIsComparedWithIt(t *testing.T) {
 	}
 }
 
-// A rollback that the process did not live to finish is finished by the next.
+// hangInReplay asks for a rollback whose replay is never answered, and returns
+// once it hangs there.
+func (f *fixture) hangInReplay(t *testing.T, ctx context.Context) <-chan error {
+	t.Helper()
+	hang := make(chan struct{})
+	f.service.hang.Store(&hang)
+	answered := make(chan error, 1)
+	go func() {
+		_, err := f.RollBack(ctx, releaser, "rel-1", "wrong totals")
+		answered <- err
+	}()
+	<-hang
+	return answered
+}
+
+func (f *fixture) awaitEvent(t *testing.T, kind string) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !slices.Contains(f.kindsOf(t, "rel-1"), kind); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("no %s in the trail: %v", kind, f.kindsOf(t, "rel-1"))
+		}
+	}
+}
+
+// Who asked for a rollback may hang up: it goes on to its end.
+func TestRollbackOutlivesItsRequest(t *testing.T) {
+	t.Parallel()
+	f := promoted(t)
+	ctx, hangUp := context.WithCancel(t.Context())
+	answered := f.hangInReplay(t, ctx)
+	hangUp()
+	if err := <-answered; code(err) != headgate.CodeUnavailable {
+		t.Errorf("answered %v", err)
+	}
+	f.service.CloseClientConnections() // the replay fails
+	f.awaitEvent(t, "rollback_finished")
+	all, err := f.db.Rollbacks(t.Context(), "rel-1")
+	if err != nil || len(all) != 1 || !all[0].StepsDone() || all[0].Replay.EndedAt.IsZero() || f.serving(t) != "v1" {
+		t.Errorf("%+v, router on %s, %v", all, f.serving(t), err)
+	}
+}
+
+// A rollback that a process did not live to finish is finished by the next.
 func TestRollbackAfterReleaseIsResumed(t *testing.T) {
 	t.Parallel()
 	f := promoted(t)
-	s, err := f.Service("")
-	if err != nil {
-		t.Fatal(err)
+	answered := f.hangInReplay(t, t.Context())
+	f.stop()
+	if err := <-answered; err == nil {
+		t.Error("it was answered as if it had ended")
 	}
-	_, err = s.Rollback.Begin(t.Context(), rollback.Request{
-		ReleaseID: "rel-1", Actor: "rex", Targets: map[headgate.Component]string{headgate.ReleaseVersion: "v1"}, TriggeredAt: f.now,
-	})
-	if err != nil {
-		t.Fatal(err)
+	if _, err := f.RollBack(t.Context(), releaser, "rel-1", "wrong totals"); code(err) != headgate.CodeUnavailable {
+		t.Errorf("a process that stops began another: %v", err)
 	}
-	if err := f.ResumeRollbacks(t.Context()); err != nil {
-		t.Fatal(err)
+	if frozen, err := f.Frozen(t.Context(), scope); err != nil || !frozen {
+		t.Errorf("frozen %v, %v", frozen, err)
 	}
+	f.replace(t)
+	f.awaitEvent(t, "rollback_finished")
 	q, err := f.Quarantine(t.Context(), operator, "")
-	if err != nil || len(q) != 1 || f.serving(t) != "v1" || !slices.Contains(f.kindsOf(t, "rel-1"), "rollback_finished") {
+	if err != nil || len(q) != 1 || f.serving(t) != "v1" {
 		t.Errorf("quarantine %v, router on %s, trail %v, %v", q, f.serving(t), f.kindsOf(t, "rel-1"), err)
+	}
+	if frozen, err := f.Frozen(t.Context(), scope); err != nil || frozen {
+		t.Errorf("restored and frozen %v, %v", frozen, err)
 	}
 }

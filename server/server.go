@@ -277,11 +277,7 @@ func (s *Server) Start(ctx context.Context) error {
 	for _, watch := range s.watchdogs {
 		s.running.Go(func() { watch(ctx) })
 	}
-	s.running.Go(func() {
-		if err := s.plane.ResumeRollbacks(ctx); err != nil && ctx.Err() == nil {
-			s.o.Logger.ErrorContext(ctx, "a rollback from before the start does not go on", slog.Any("error", err))
-		}
-	})
+	s.running.Go(func() { s.plane.RunRollbacks(ctx) })
 	s.running.Go(func() {
 		if err := s.http.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
 			s.report(err)
