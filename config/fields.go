@@ -33,8 +33,8 @@ func (s *Settings) fields() []field {
 		{key: "metrics_namespace", variable: "OBS_METRICS_NAMESPACE", value: (*nameValue)(&s.MetricsNamespace), help: "prefix of the metric names"},
 		{key: "alert_webhook", variable: "OBS_ALERT_WEBHOOK", value: (*urlValue)(&s.AlertWebhook), help: "address that receives alerts", secret: true},
 		{key: "canary_ratio", variable: "RELEASE_CANARY_RATIO", value: (*ratioValue)(&s.CanaryRatio), help: "share of traffic that a canary gets, above 0 and at most 1"},
-		{key: "canary_duration_min", variable: "RELEASE_CANARY_DURATION_MIN", value: (*minutesValue)(&s.CanaryDurationMin), help: "how long a canary lasts, in whole minutes"},
-		{key: "rollback_max_minutes", variable: "ROLLBACK_MAX_MINUTES", value: (*minutesValue)(&s.RollbackMaxMinutes), help: "limit within which a rollback must restore the service, in whole minutes"},
+		{key: "canary_duration_min", variable: "RELEASE_CANARY_DURATION_MIN", value: &whole{&s.CanaryDurationMin, "minutes", 1, maxMinutes}, help: "how long a canary lasts, in whole minutes"},
+		{key: "rollback_max_minutes", variable: "ROLLBACK_MAX_MINUTES", value: &whole{&s.RollbackMaxMinutes, "minutes", 1, maxMinutes}, help: "limit within which a rollback must restore the service, in whole minutes"},
 		{key: "readiness_required", variable: "P6_READINESS_REQUIRED", value: (*boolValue)(&s.ReadinessRequired), help: "whether a release needs the readiness assessment"},
 		{key: "data", variable: "HEADGATE_DATA", value: (*textValue)(&s.DataDir), help: "folder of the control plane's data"},
 		{key: "listen", variable: "HEADGATE_LISTEN", value: (*addressValue)(&s.Listen), help: "address of the HTTP API"},
@@ -57,6 +57,8 @@ func (s *Settings) fields() []field {
 		{key: "logs_api", variable: "HEADGATE_LOGS_API", value: &choice{&s.Logs.API, []string{"loki", "victorialogs"}}, help: "what logs_url speaks: loki or victorialogs"},
 		{key: "logs_token_file", variable: "HEADGATE_LOGS_TOKEN_FILE", value: (*textValue)(&s.Logs.TokenFile), help: "file with the bearer token for logs_url"},
 		{key: "prices", variable: "HEADGATE_PRICES", value: (*textValue)(&s.Prices), help: "price table that turns the tokens of model calls into cost"},
+		{key: "telemetry_days", variable: "HEADGATE_TELEMETRY_DAYS", value: &whole{&s.TelemetryDays, "days", 1, 3650}, help: "how long metrics, logs and traces are kept, in whole days"},
+		{key: "telemetry_mb", variable: "HEADGATE_TELEMETRY_MB", value: &whole{&s.TelemetryMB, "megabytes", 0, 1 << 30}, help: "how large each of the two telemetry stores may become, in megabytes; 0 is no limit"},
 		{key: "dictionary", variable: "HEADGATE_DICTIONARY", value: (*textValue)(&s.Dictionary), help: "folder with more metric definitions and OpenSLO files, *.yaml"},
 		{key: "url", variable: "HEADGATE_URL", value: (*urlValue)(&s.URL), help: "address of the server that the client asks"},
 		{key: "token_file", variable: "HEADGATE_TOKEN_FILE", value: (*textValue)(&s.TokenFile), help: "file that holds the client's token"},
@@ -124,15 +126,20 @@ func (v *ratioValue) Set(s string) error {
 // maxMinutes is four weeks, above which a number of minutes is a mistake.
 const maxMinutes = 28 * 24 * 60
 
-type minutesValue int
+// whole is a whole number of something, from min to max.
+type whole struct {
+	to       *int
+	what     string
+	min, max int
+}
 
-func (v *minutesValue) String() string { return strconv.Itoa(int(*v)) }
-func (v *minutesValue) Set(s string) error {
+func (v *whole) String() string { return strconv.Itoa(*v.to) }
+func (v *whole) Set(s string) error {
 	n, err := strconv.Atoi(s)
-	if err != nil || n < 1 || n > maxMinutes {
-		return fmt.Errorf("%q is not a number of minutes; use a whole number from 1 to %d", s, maxMinutes)
+	if err != nil || n < v.min || n > v.max {
+		return fmt.Errorf("%q is not a number of %s; use a whole number from %d to %d", s, v.what, v.min, v.max)
 	}
-	*v = minutesValue(n)
+	*v.to = n
 	return nil
 }
 

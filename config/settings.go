@@ -51,6 +51,9 @@ type Settings struct {
 	Metrics, Traces, Logs Backend
 	// Prices is the file of the price table of model calls.
 	Prices string
+	// TelemetryDays and TelemetryMB bound how long and how much of metrics and
+	// of logs and traces is kept; 0 MB is no bound.
+	TelemetryDays, TelemetryMB int
 	// Dictionary is the folder with more metric definitions.
 	Dictionary string
 
@@ -78,6 +81,7 @@ func DefaultSettings() Settings {
 		CanaryRatio:        0.1,
 		CanaryDurationMin:  30,
 		RollbackMaxMinutes: 30,
+		TelemetryDays:      15,
 		ReadinessRequired:  true,
 		DataDir:            "headgate-data",
 		Listen:             "127.0.0.1:8080",

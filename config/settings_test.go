@@ -31,7 +31,7 @@ func TestContractDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := config.Settings{
-		MetricsNamespace: "bea", CanaryRatio: 0.1, CanaryDurationMin: 30, RollbackMaxMinutes: 30, ReadinessRequired: true,
+		MetricsNamespace: "bea", CanaryRatio: 0.1, CanaryDurationMin: 30, RollbackMaxMinutes: 30, TelemetryDays: 15, ReadinessRequired: true,
 		DataDir: "headgate-data", Listen: "127.0.0.1:8080", OTLPGRPC: "127.0.0.1:4317", OTLPHTTP: "127.0.0.1:4318",
 		ProxyListen: "127.0.0.1:8081", EvidenceMode: config.EvidenceVerified, URL: "http://127.0.0.1:8080",
 		EvidenceEndpoint: "https://s3.amazonaws.com", EvidenceRegion: "us-east-1",

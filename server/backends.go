@@ -35,7 +35,9 @@ type metricStore interface {
 func (s *Server) openMetrics() error {
 	b := s.o.Settings.Metrics
 	if b.URL == "" {
-		store, err := metrics.Open(filepath.Join(s.o.Settings.DataDir, "metrics"), metrics.Options{Logger: s.o.Logger})
+		store, err := metrics.Open(filepath.Join(s.o.Settings.DataDir, "metrics"), metrics.Options{
+			Retention: s.retention(), MaxBytes: s.maxBytes(), Logger: s.o.Logger,
+		})
 		if err == nil {
 			s.metrics = store
 		}
@@ -51,6 +53,13 @@ func (s *Server) openMetrics() error {
 	}
 	return err
 }
+
+// retention and maxBytes bound each of the two telemetry stores.
+func (s *Server) retention() time.Duration {
+	return time.Duration(s.o.Settings.TelemetryDays) * 24 * time.Hour
+}
+
+func (s *Server) maxBytes() int64 { return int64(s.o.Settings.TelemetryMB) << 20 }
 
 // openFinders returns the own event store and, beside it, the servers in which
 // requests are looked for too.

@@ -118,7 +118,9 @@ func (s *Server) open(ctx context.Context) error {
 	if err = s.openMetrics(); err != nil {
 		return err
 	}
-	if s.events, err = events.Open(filepath.Join(dir, "events"), events.Options{Logger: s.o.Logger}); err != nil {
+	if s.events, err = events.Open(filepath.Join(dir, "events"), events.Options{
+		Retention: s.retention(), MaxBytes: s.maxBytes(), Logger: s.o.Logger,
+	}); err != nil {
 		return err
 	}
 	if s.finders, err = s.openFinders(); err != nil {

@@ -10,7 +10,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -215,6 +217,31 @@ func TestServerDoesWithoutItsCollector(t *testing.T) {
 	}
 	if strings.Contains(w.log.String(), "s3cret") {
 		t.Error("the collector's secret is in the log")
+	}
+}
+
+// What is older than the settings say is dropped.
+func TestTelemetryIsKeptAsLongAsTheSettingsSay(t *testing.T) {
+	t.Parallel()
+	w := startBare(t, func(o *server.Options) { o.Settings.TelemetryDays = 2 })
+	t.Cleanup(func() { w.stop(t) })
+	day := func(at time.Time) string {
+		return filepath.Join(w.options.Settings.DataDir, "events", "events-"+at.UTC().Format(time.DateOnly)+".db")
+	}
+	now := time.Now()
+	for _, at := range []time.Time{now.Add(-5 * 24 * time.Hour), now} {
+		body := fmt.Sprintf(`{"resourceLogs":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"shop"}}]},"scopeLogs":[{"logRecords":[
+			{"timeUnixNano":"%d","body":{"stringValue":"hello"}}]}]}]}`, at.UnixNano())
+		if status, said := w.ship(t, "logs", w.token(t, access.Releaser, "acme"), body); status != http.StatusOK || strings.Contains(said, "rejected") {
+			t.Fatalf("%d %s", status, said)
+		}
+	}
+	eventually(t, "the old day is dropped", func() bool {
+		_, err := os.Stat(day(now.Add(-5 * 24 * time.Hour)))
+		return os.IsNotExist(err)
+	})
+	if _, err := os.Stat(day(now)); err != nil {
+		t.Errorf("today's events: %v", err)
 	}
 }
 

@@ -23,7 +23,7 @@ var settingsFlags = []string{
 	"data", "listen", "otlp-grpc", "otlp-http", "proxy-listen", "evidence-mode",
 	"evidence-bucket", "evidence-endpoint", "evidence-region", "evidence-prefix", "tls-cert", "tls-key",
 	"metrics-url", "metrics-token-file", "traces-url", "traces-api", "traces-token-file",
-	"logs-url", "logs-api", "logs-token-file", "prices", "dictionary",
+	"logs-url", "logs-api", "logs-token-file", "prices", "telemetry-days", "telemetry-mb", "dictionary",
 }
 
 func newServeCommand(a *app) *cobra.Command {

@@ -210,7 +210,7 @@ func (s *Store) commitGroup(group []*write) {
 func writeError(err error) error {
 	if strings.Contains(err.Error(), "disk is full") || strings.Contains(err.Error(), "no space left") {
 		return headgate.Errorf(headgate.CodeStorageFull, headgate.ClassTransient,
-			"the disk of the event store is full; free space or lower the retention").Wrap(err)
+			"the disk of the event store is full; free space or lower HEADGATE_TELEMETRY_DAYS or HEADGATE_TELEMETRY_MB").Wrap(err)
 	}
 	return headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient,
 		"the event store could not write the batch; send it again").Wrap(err)

@@ -112,7 +112,7 @@ func (in *intake) append(ctx context.Context, inner storage.AppenderV2, tenant s
 func commitError(err error) error {
 	if errors.Is(err, syscall.ENOSPC) {
 		return headgate.Errorf(headgate.CodeStorageFull, headgate.ClassTransient,
-			"the disk of the metric store is full; free space or lower the retention").Wrap(err)
+			"the disk of the metric store is full; free space or lower HEADGATE_TELEMETRY_DAYS or HEADGATE_TELEMETRY_MB").Wrap(err)
 	}
 	return headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient,
 		"the metric store could not write the batch; send it again").Wrap(err)
