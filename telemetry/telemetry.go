@@ -133,8 +133,8 @@ type Finder interface {
 	Find(ctx context.Context, q Query) ([]Event, error)
 }
 
-// ErrorKey is what errors are grouped by. Name is the span's name or the log
-// record's body.
+// ErrorKey is what errors are grouped by. Name is the span's name or the
+// pattern of the log record's body. The code may be empty.
 type ErrorKey struct {
 	Code     string `json:"error_code"`
 	TenantID string `json:"tenant_id,omitempty"`

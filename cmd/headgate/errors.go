@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -17,8 +18,9 @@ func newErrorsCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "errors --release RELEASE",
 		Short: "Show what fails more on a release than on stable",
-		Long: "Show the error codes, endpoints and tenants that are new or more frequent per request on a release's candidate\n" +
-			"than on stable, each with one example for headgate trace. Finding some is not an error: the exit code is 0.",
+		Long: "Show the error codes, endpoints, tenants and patterns of error logs that are new or more frequent per request on a\n" +
+			"release's candidate than on stable, each with one example for headgate trace. What failed without an error code has –.\n" +
+			"Finding some is not an error: the exit code is 0.",
 		Example: "  headgate errors --release rel_3hk5… --since 10m",
 		Args:    usage(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -65,7 +67,7 @@ func (a *app) showErrors(rep client.ErrorReport) error {
 		if !ch.New {
 			stable = fmt.Sprintf("%.1f", ch.StableCount)
 		}
-		rows[i] = []string{ch.Code, ch.Name, ch.TenantID, fmt.Sprint(ch.Count), stable, ch.TraceID}
+		rows[i] = []string{cmp.Or(ch.Code, "–"), ch.Name, ch.TenantID, fmt.Sprint(ch.Count), stable, ch.TraceID}
 	}
 	if err := a.table([]string{"ERROR", "WHERE", "TENANT", "CANDIDATE", "STABLE (SCALED)", "EXAMPLE TRACE"}, rows); err != nil {
 		return err

@@ -63,7 +63,7 @@ func (a *app) showStory(raw json.RawMessage, id, output string) error {
 		err = writeJSON(a.stdout, s)
 	case len(s.Entries) == 0:
 		return headgate.Errorf(headgate.CodeNotFound, headgate.ClassBusinessRule,
-			"nothing is known of %q; it may be older than the retention, or another tenant's", printable(id))
+			"nothing is known of %q; it may not have arrived yet (try again in a few seconds), be older than the retention, or be another tenant's", printable(id))
 	case output == outputHTML:
 		err = s.WriteHTML(a.stdout, "en")
 	default:

@@ -102,15 +102,22 @@ func (b *batch) add() bool {
 	}
 	r.end = max(r.end, r.time)
 	b.block.add(r)
-	if code := r.ids[idCode]; code != "" {
+	if r.failed() {
 		one := newBuilder()
 		one.add(r)
 		b.errors = append(b.errors, errorRow{
-			code: code, tenant: r.ids[idTenant], service: r.ids[idService], version: r.ids[idVersion],
+			code: r.ids[idCode], tenant: r.ids[idTenant], service: r.ids[idService], version: r.ids[idVersion],
 			name: r.text[textName], trace: r.ids[idTrace], time: r.time, raw: one.raw(),
 		})
 	}
 	return true
+}
+
+// failed reports whether a row says that something went wrong, with a code or
+// without.
+func (r *row) failed() bool {
+	status := r.text[textStatus]
+	return r.ids[idCode] != "" || status == "error" || status == "ERROR" || status == "FATAL"
 }
 
 func (b *batch) logs(ld plog.Logs) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"regexp"
 	"slices"
 	"time"
 
@@ -22,10 +23,13 @@ type ErrorQuery struct {
 // maxErrorGroups bounds an answer.
 const maxErrorGroups = 1_000
 
-// Errors counts the events that carry an error code, by code, tenant and
-// name, with one example trace each, the most frequent first. Within a trace,
-// what failed is counted where it entered, at the outermost span, and not again
-// at the spans, log records and database events that it led to.
+// Errors counts the events that carry an error code, the spans that failed and
+// the log records of severity ERROR or above, by code, tenant and name, with one
+// example trace each, the most frequent first. The name of a log record is its
+// body's pattern, in which words with digits are "#". Within a trace, what failed
+// is counted where it entered, at the outermost span, and not again at the spans,
+// log records and database events that it led to; where something in it has a
+// code, what has none is taken for a consequence.
 func (s *Store) Errors(ctx context.Context, q ErrorQuery) ([]telemetry.ErrorGroup, error) {
 	if q.Service == "" {
 		return nil, headgate.Invalidf("a query for errors needs a service")
@@ -53,7 +57,7 @@ const findErrors = `
 SELECT DISTINCT code, tenant, trace, name, time, data
 FROM errors
 WHERE time BETWEEN ? AND ? AND service = ? AND (? = '' OR version = ?) AND (? = '' OR tenant = ?)
-ORDER BY code, tenant, trace`
+ORDER BY tenant, trace, code DESC`
 
 func (d *day) countErrors(ctx context.Context, q ErrorQuery, into errorGroups) error {
 	from, to := int64(math.MinInt64), int64(math.MaxInt64)
@@ -83,6 +87,7 @@ func (d *day) countErrors(ctx context.Context, q ErrorQuery, into errorGroups) e
 		}
 		if next.trace == "" || next.code != of.code || next.tenant != of.tenant || next.trace != of.trace {
 			into.count(of)
+			next.coded = next.trace != "" && next.trace == of.trace && next.tenant == of.tenant && (of.coded || of.code != "")
 			of = next
 		}
 		of.seen = append(of.seen, one)
@@ -108,6 +113,7 @@ func isLog(raw []byte) (bool, error) {
 // occurrence is one error code within one trace.
 type occurrence struct {
 	code, tenant, trace string
+	coded               bool // the trace has another one, with a code
 	seen                []sighting
 }
 
@@ -118,12 +124,16 @@ type sighting struct {
 	name string
 }
 
+// variable is what differs between log records that say the same: identifiers,
+// numbers, times and addresses.
+var variable = regexp.MustCompile(`[\w.:-]*\d[\w.:-]*`)
+
 type errorGroups map[telemetry.ErrorKey]*telemetry.ErrorGroup
 
 // count adds an occurrence under the name of its outermost span: the one that
 // began first. Where there is none, the first log record says what failed.
 func (g errorGroups) count(o occurrence) {
-	if len(o.seen) == 0 {
+	if len(o.seen) == 0 || o.code == "" && o.coded {
 		return
 	}
 	entered := slices.MinFunc(o.seen, func(a, b sighting) int {
@@ -136,6 +146,9 @@ func (g errorGroups) count(o occurrence) {
 		return cmp.Compare(a.time, b.time)
 	})
 	key := telemetry.ErrorKey{Code: o.code, TenantID: o.tenant, Name: entered.name}
+	if entered.log {
+		key.Name = variable.ReplaceAllLiteralString(key.Name, "#")
+	}
 	group := g[key]
 	if group == nil {
 		group = &telemetry.ErrorGroup{ErrorKey: key, First: time.Unix(0, entered.time).UTC()}

@@ -445,3 +445,56 @@ func TestAFailureIsCountedOnceWhereItEntered(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// What fails without an error code counts by the pattern of its log line, or
+// where its trace entered; not where something else in the trace has a code.
+func TestErrorsWithoutACodeAreCountedByPattern(t *testing.T) {
+	t.Parallel()
+	s := open(t, t.TempDir(), events.Options{})
+	td := spans(0, 2, map[string]any{"tenant_id": "acme"})
+	failed := td.ResourceSpans().At(0).ScopeSpans().At(0).Spans()
+	for i, name := range []string{"GET /a", "GET /b"} {
+		failed.At(i).SetName(name)
+		failed.At(i).Status().SetCode(ptrace.StatusCodeError)
+	}
+	failed.At(1).SetTraceID(trace(1))
+	failed.At(1).Attributes().PutStr("error_code", "E1")
+	mustTraces(t, s, "", td)
+	ld := plog.NewLogs()
+	rl := ld.ResourceLogs().AppendEmpty()
+	resource(rl.Resource(), "v1")
+	records := rl.ScopeLogs().AppendEmpty().LogRecords()
+	for i, line := range []struct {
+		severity plog.SeverityNumber
+		trace    pcommon.TraceID
+		body     string
+	}{
+		{plog.SeverityNumberError, pcommon.TraceID{}, "no answer from 10.0.0.7:5432 after 3 tries"},
+		{plog.SeverityNumberFatal, pcommon.TraceID{}, "no answer from 10.0.0.9:5432 after 12 tries"},
+		{plog.SeverityNumberWarn, pcommon.TraceID{}, "slow"},
+		{plog.SeverityNumberError, trace(0), "request failed"},
+		{plog.SeverityNumberError, trace(1), "request failed"},
+	} {
+		r := records.AppendEmpty()
+		r.SetTraceID(line.trace)
+		r.SetSeverityNumber(line.severity)
+		r.SetTimestamp(pcommon.NewTimestampFromTime(start.Add(time.Duration(i) * time.Second)))
+		r.Body().SetStr(line.body)
+		r.Attributes().PutStr("tenant_id", "acme")
+	}
+	if _, err := s.AppendLogs(t.Context(), "", ld); err != nil {
+		t.Fatal(err)
+	}
+	got, err := s.Errors(t.Context(), events.ErrorQuery{Service: "bidding", Version: "v1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var counted []string
+	for _, g := range got {
+		counted = append(counted, fmt.Sprint(g.Code, " ", g.Name, " ", g.Count))
+	}
+	want := []string{" no answer from # after # tries 2", " GET /a 1", "E1 GET /b 1"}
+	if diff := cmp.Diff(want, counted); diff != "" {
+		t.Error(diff)
+	}
+}

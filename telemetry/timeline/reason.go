@@ -70,12 +70,12 @@ func Reason(changes []Change) string {
 			if c.TenantID != "" {
 				tenants[c.TenantID] = true
 			}
-		case !slices.Contains(others, c.Code):
-			others = append(others, c.Code)
+		case !slices.Contains(others, what(c.Code)):
+			others = append(others, what(c.Code))
 		}
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s occurred %d times on the candidate, at %s", top.Code, all.Count, printable(top.Name))
+	fmt.Fprintf(&b, "%s occurred %d times on the candidate, at %s", what(top.Code), all.Count, printable(top.Name))
 	if n := len(places) - 1; n == 1 {
 		b.WriteString(" and one other place")
 	} else if n > 1 {
@@ -101,3 +101,6 @@ func Reason(changes []Change) string {
 	}
 	return b.String()
 }
+
+// what is what an error is called.
+func what(code string) string { return cmp.Or(code, "an error without a code") }

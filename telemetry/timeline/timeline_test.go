@@ -160,6 +160,10 @@ func TestReasonNamesWhatIsWorseOnTheCandidate(t *testing.T) {
 	if got := timeline.Reason(changes); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
+	changes = timeline.Compare([]telemetry.ErrorGroup{group("", "acme", 3)}, nil, 10, 10)
+	if got := timeline.Reason(changes); !strings.HasPrefix(got, "an error without a code occurred 3 times on the candidate, at score, and never") {
+		t.Errorf("without a code: %s", got)
+	}
 	if got := timeline.Compare(candidate, stable, 0, 0); len(got) != 1 {
 		t.Errorf("without request counts: %+v", got)
 	}
