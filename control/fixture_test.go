@@ -136,7 +136,7 @@ func (f *fixture) plane(t *testing.T, rules gate.RuleSet) *control.Plane {
 // silence are logs and spans that tell nothing.
 type silence struct{ telemetry.Finder }
 
-func (silence) ErrorsOf(context.Context, string, string, string, time.Time, time.Time) ([]telemetry.ErrorGroup, error) {
+func (silence) ErrorsOf(context.Context, dictionary.Scope, time.Time, time.Time) ([]telemetry.ErrorGroup, error) {
 	return nil, nil
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/headgate/headgate"
 	"github.com/headgate/headgate/access"
+	"github.com/headgate/headgate/dictionary"
 	"github.com/headgate/headgate/pipeline"
 	"github.com/headgate/headgate/telemetry"
 	"github.com/headgate/headgate/telemetry/timeline"
@@ -15,9 +16,9 @@ import (
 // Stories are what logs and spans tell.
 type Stories interface {
 	telemetry.Finder
-	// ErrorsOf counts a version's errors between two times, by code, tenant
+	// ErrorsOf counts the errors of a scope between two times, by code, tenant
 	// and name.
-	ErrorsOf(ctx context.Context, service, version, tenant string, from, to time.Time) ([]telemetry.ErrorGroup, error)
+	ErrorsOf(ctx context.Context, of dictionary.Scope, from, to time.Time) ([]telemetry.ErrorGroup, error)
 }
 
 // Timeline tells the story of one request from any of its identifiers. A
@@ -110,11 +111,17 @@ func (p *Plane) canaryBegan(ctx context.Context, rec pipeline.Record) (time.Time
 
 func (p *Plane) compareErrors(ctx context.Context, rec pipeline.Record, tenant string, from, to time.Time) (ErrorReport, error) {
 	out := ErrorReport{ReleaseID: rec.ID, From: from.UTC(), To: to.UTC(), Changes: []timeline.Change{}}
-	candidate, err := p.o.Stories.ErrorsOf(ctx, rec.Service, rec.Version, tenant, from, to)
+	s, err := p.Service(rec.Service)
 	if err != nil {
 		return out, err
 	}
-	stable, err := p.o.Stories.ErrorsOf(ctx, rec.Service, rec.Plan.Stable.Version, tenant, from, to)
+	of := dictionary.Scope{Service: rec.Service, Version: rec.Version, Environment: s.Environments.Production, Tenant: tenant}
+	candidate, err := p.o.Stories.ErrorsOf(ctx, of, from, to)
+	if err != nil {
+		return out, err
+	}
+	of.Version = rec.Plan.Stable.Version
+	stable, err := p.o.Stories.ErrorsOf(ctx, of, from, to)
 	if err != nil {
 		return out, err
 	}

@@ -158,6 +158,8 @@ type stories struct {
 }
 
 // ErrorsOf implements [control.Stories].
-func (s stories) ErrorsOf(ctx context.Context, service, version, tenant string, from, to time.Time) ([]telemetry.ErrorGroup, error) {
-	return s.own.Errors(ctx, events.ErrorQuery{Service: service, Version: version, TenantID: tenant, From: from, To: to})
+func (s stories) ErrorsOf(ctx context.Context, of dictionary.Scope, from, to time.Time) ([]telemetry.ErrorGroup, error) {
+	return s.own.Errors(ctx, events.ErrorQuery{
+		Service: of.Service, Version: of.Version, Environment: of.Environment, TenantID: of.Tenant, From: from, To: to,
+	})
 }

@@ -19,7 +19,7 @@ func newErrorsCommand(a *app) *cobra.Command {
 		Use:   "errors --release RELEASE",
 		Short: "Show what fails more on a release than on stable",
 		Long: "Show the error codes, endpoints, tenants and patterns of error logs that are new or more frequent per request on a\n" +
-			"release's candidate than on stable, each with one example for headgate trace. What failed without an error code has –.\n" +
+			"release's candidate than on stable where users are, each with one example for headgate trace. What failed without an error code has –.\n" +
 			"Finding some is not an error: the exit code is 0.",
 		Example: "  headgate errors --release rel_3hk5… --since 10m",
 		Args:    usage(cobra.NoArgs),

@@ -14,10 +14,10 @@ import (
 )
 
 // ErrorQuery selects what [Store.Errors] counts. Empty fields do not narrow,
-// but Service is required.
+// but Service is required. What names no environment belongs to every one.
 type ErrorQuery struct {
-	Service, Version, TenantID string
-	From, To                   time.Time // inclusive; zero is open
+	Service, Version, Environment, TenantID string
+	From, To                                time.Time // inclusive; zero is open
 }
 
 // maxErrorGroups bounds an answer.
@@ -82,9 +82,14 @@ func (d *day) countErrors(ctx context.Context, q ErrorQuery, into errorGroups) e
 		if err := rows.Scan(&next.code, &next.tenant, &next.trace, &one.name, &one.time, &raw); err != nil {
 			return fmt.Errorf("count errors in %s: %w", d.path, err)
 		}
-		if one.log, err = isLog(raw); err != nil {
+		log, environment, err := origin(raw)
+		if err != nil {
 			return fmt.Errorf("count errors in %s: %w", d.path, err)
 		}
+		if q.Environment != "" && environment != "" && environment != q.Environment {
+			continue
+		}
+		one.log = log
 		if next.trace == "" || next.code != of.code || next.tenant != of.tenant || next.trace != of.trace {
 			into.count(of)
 			next.coded = next.trace != "" && next.trace == of.trace && next.tenant == of.tenant && (of.coded || of.code != "")
@@ -99,15 +104,16 @@ func (d *day) countErrors(ctx context.Context, q ErrorQuery, into errorGroups) e
 	return nil
 }
 
-// isLog reports whether a row of the errors is a log record.
-func isLog(raw []byte) (bool, error) {
+// origin reports whether a row of the errors is a log record, and where it is
+// from.
+func origin(raw []byte) (log bool, environment string, err error) {
 	in, err := newReader(raw)
 	if err != nil {
-		return false, err
+		return false, "", err
 	}
 	var r row
-	_, _, err = in.next(&r, func(int64, *[idFields]string) bool { return false })
-	return r.kind == kindLog, err
+	_, _, err = in.next(&r, func(int64, *[idFields]string) bool { return true })
+	return r.kind == kindLog, r.text[textEnvironment], err
 }
 
 // occurrence is one error code within one trace.

@@ -389,12 +389,13 @@ func TestErrorsAreCountedByVersion(t *testing.T) {
 		mustTraces(t, s, "", spans(0, 5, map[string]any{"error_code": "E1", "tenant_id": "acme"}))
 	}
 	mustTraces(t, s, "", spans(5, 2, map[string]any{"error_code": "E2", "tenant_id": "globex"}))
-	got, err := s.Errors(t.Context(), events.ErrorQuery{Service: "bidding", Version: "v1", From: start, To: start.Add(time.Minute)})
+	got, err := s.Errors(t.Context(), events.ErrorQuery{Service: "bidding", Version: "v1", Environment: "staging", From: start, To: start.Add(time.Minute)})
 	if err != nil || len(got) != 2 || got[0].Code != "E1" || got[0].Count != 5 || got[0].TraceID != trace(0).String() || got[1].Count != 2 {
 		t.Errorf("got %+v, %v", got, err)
 	}
 	for _, q := range []events.ErrorQuery{
 		{Service: "bidding", Version: "v2"}, {Service: "other"}, {Service: "bidding", To: start.Add(-1)}, {Service: "bidding", TenantID: "x"},
+		{Service: "bidding", Environment: "production"},
 	} {
 		if got, err := s.Errors(t.Context(), q); err != nil || len(got) != 0 {
 			t.Errorf("%+v: %+v, %v", q, got, err)
