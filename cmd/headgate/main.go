@@ -17,6 +17,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"k8s.io/klog/v2"
 
 	"github.com/headgate/headgate"
 )
@@ -53,6 +54,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, environ: os.Environ()}
+	klog.SetSlogLogger(a.logger(false)) // client-go's log; there is one for the whole process
 	code := a.run(ctx, os.Args[1:])
 	stop()
 	os.Exit(code)
