@@ -7,34 +7,28 @@ package router_test
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/valyala/fasthttp"
 
+	"github.com/headgate/headgate/bench/internal/rivals"
 	"github.com/headgate/headgate/rollout"
 	"github.com/headgate/headgate/traffic/proxy"
 )
 
 const (
-	rounds      = 4
-	seconds     = "2" // a slice of load
-	connections = "64"
-	bodyBytes   = 512
-	roleEnv     = "HEADGATE_BENCH_ROLE"
-	adminToken  = "bench"
+	bodyBytes  = 512
+	roleEnv    = "HEADGATE_BENCH_ROLE"
+	adminToken = "bench"
 )
 
 // TestMain runs the parts that need a process of their own: this binary again.
@@ -138,6 +132,9 @@ http://{http1} {
 `
 )
 
+// self is the environment in which this binary is one of its roles.
+func self(role string) []string { return []string{roleEnv + "=" + role} }
+
 // rig holds the addresses of what was started.
 type rig struct {
 	proxy, nginx, nginxHTTP2, caddy string
@@ -146,12 +143,10 @@ type rig struct {
 func start(b *testing.B) rig {
 	b.Helper()
 	for tool, pkg := range map[string]string{"nginx": "nginx-light", "caddy": "caddy", "wrk": "wrk", "h2load": "nghttp2-client"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			b.Skipf("%s is not installed; get it with: apt-get install -y %s", tool, pkg)
-		}
+		rivals.Need(b, tool, "apt-get install -y "+pkg)
 	}
 	dir := b.TempDir()
-	addrs := addresses(b, 7)
+	addrs := rivals.Addresses(b, 7)
 	stable, candidate, admin := addrs[0], addrs[1], addrs[2]
 	r := rig{proxy: addrs[3], nginx: addrs[4], nginxHTTP2: addrs[5], caddy: addrs[6]}
 	fill := func(name, text string) string {
@@ -163,13 +158,13 @@ func start(b *testing.B) rig {
 		}
 		return path
 	}
-	run(b, "backend", os.Args[0], stable)
-	run(b, "backend", os.Args[0], candidate)
-	await(b, stable, candidate)
-	run(b, "proxy", os.Args[0], r.proxy, admin, stable)
-	run(b, "", "nginx", "-c", fill("nginx.conf", nginxFile))
-	run(b, "", "caddy", "run", "--adapter", "caddyfile", "--config", fill("Caddyfile", caddyFile))
-	await(b, admin, r.proxy, r.nginx, r.nginxHTTP2, r.caddy)
+	rivals.Run(b, self("backend"), os.Args[0], stable)
+	rivals.Run(b, self("backend"), os.Args[0], candidate)
+	rivals.Await(b, stable, candidate)
+	rivals.Run(b, self("proxy"), os.Args[0], r.proxy, admin, stable)
+	rivals.Run(b, nil, "nginx", "-c", fill("nginx.conf", nginxFile))
+	rivals.Run(b, nil, "caddy", "run", "--adapter", "caddyfile", "--config", fill("Caddyfile", caddyFile))
+	rivals.Await(b, admin, r.proxy, r.nginx, r.nginxHTTP2, r.caddy)
 	_, err := proxy.NewClient("http://"+admin, adminToken, nil).Apply(b.Context(), rollout.Split{
 		Service: "bidding", Epoch: 1, Stable: rollout.Backend{Version: "v1", URL: "http://" + stable},
 		Candidate: rollout.Backend{Version: "v2", URL: "http://" + candidate}, Share: 0.1, Tenants: []string{"acme"}, Salt: "salt", TTL: rollout.MaxTTL,
@@ -180,137 +175,36 @@ func start(b *testing.B) rig {
 	return r
 }
 
-// run starts a program until the benchmark ends.
-func run(b *testing.B, role, name string, args ...string) {
-	b.Helper()
-	cmd := exec.Command(name, args...)
-	cmd.Env = append(os.Environ(), roleEnv+"="+role)
-	var log bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &log, &log
-	if err := cmd.Start(); err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() {
-		_ = cmd.Process.Signal(os.Interrupt)
-		stop := time.AfterFunc(2*time.Second, func() { _ = cmd.Process.Kill() })
-		_ = cmd.Wait()
-		stop.Stop()
-		if b.Failed() {
-			b.Logf("%s says: %s", name, log.String())
-		}
-	})
-}
-
-// addresses are free ones that no outgoing connection takes first.
-func addresses(b *testing.B, n int) []string {
-	b.Helper()
-	var out []string
-	for range 1000 {
-		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(20000)))
-		if err != nil {
-			continue
-		}
-		defer ln.Close()
-		if out = append(out, ln.Addr().String()); len(out) == n {
-			return out
-		}
-	}
-	b.Fatal("no free ports")
-	return nil
-}
-
-func await(b *testing.B, addrs ...string) {
-	b.Helper()
-	for _, addr := range addrs {
-		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-			c, err := net.Dial("tcp", addr)
-			if err == nil {
-				_ = c.Close()
-				break
-			}
-			if time.Now().After(deadline) {
-				b.Fatalf("nobody listens on %s: %v", addr, err)
-			}
-		}
-	}
-}
-
-// result is one slice of load.
-type result struct {
-	rate float64 // requests a second
-	p99  float64 // milliseconds; 0 when the generator does not tell
-}
-
 var header = []string{"X-Tenant-Id: acme", "Authorization: Bearer 0123456789abcdef0123456789abcdef", "Accept: application/json"}
 
 var (
-	wrkRate   = regexp.MustCompile(`Requests/sec:\s+([0-9.]+)`)
-	wrkP99    = regexp.MustCompile(`99%\s+([0-9.]+)(us|ms|s)`)
-	wrkFailed = regexp.MustCompile(`(?m)^\s*(Non-2xx.*|Socket errors.*)$`)
-	h2Rate    = regexp.MustCompile(`finished in [^,]+, ([0-9.]+) req/s`)
-	h2Failed  = regexp.MustCompile(`status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx`)
+	h2Rate   = regexp.MustCompile(`finished in [^,]+, ([0-9.]+) req/s`)
+	h2Failed = regexp.MustCompile(`status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx`)
 )
 
 // http1 loads an address with wrk.
-func http1(b *testing.B, addr, path string) result {
+func http1(b *testing.B, addr, path string) rivals.Result {
 	b.Helper()
-	args := []string{"-t1", "-c" + connections, "-d" + seconds, "--latency"}
+	var args []string
 	for _, h := range header {
 		args = append(args, "-H", h)
 	}
-	out := output(b, "wrk", append(args, "http://"+addr+path)...)
-	if failed := wrkFailed.FindString(out); failed != "" {
-		b.Fatalf("%s%s: %s", addr, path, failed)
-	}
-	p99 := wrkP99.FindStringSubmatch(out)
-	if p99 == nil {
-		b.Fatalf("wrk says %s", out)
-	}
-	return result{number(b, wrkRate, out), float(b, p99[1]) * map[string]float64{"us": 0.001, "ms": 1, "s": 1000}[p99[2]]}
+	return rivals.Wrk(b, append(args, "http://"+addr+path)...)
 }
 
 // http2 loads an address with h2load, each connection with one request at a
 // time.
-func http2(b *testing.B, addr, path string) result {
+func http2(b *testing.B, addr, path string) rivals.Result {
 	b.Helper()
-	args := []string{"-c" + connections, "-m1", "-D" + seconds}
+	args := []string{"-c" + rivals.Connections, "-m1", "-D" + rivals.Seconds}
 	for _, h := range header {
 		args = append(args, "-H", h)
 	}
-	out := output(b, "h2load", append(args, "http://"+addr+path)...)
+	out := rivals.Output(b, "h2load", append(args, "http://"+addr+path)...)
 	if codes := h2Failed.FindStringSubmatch(out); codes == nil || codes[1] == "0" || codes[3] != "0" || codes[4] != "0" {
 		b.Fatalf("h2load says %s", out)
 	}
-	return result{rate: number(b, h2Rate, out)}
-}
-
-func output(b *testing.B, name string, args ...string) string {
-	b.Helper()
-	ctx, cancel := context.WithTimeout(b.Context(), time.Minute)
-	defer cancel()
-	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
-	if err != nil {
-		b.Fatalf("%s: %v %s", name, err, out)
-	}
-	return string(out)
-}
-
-func number(b *testing.B, re *regexp.Regexp, text string) float64 {
-	b.Helper()
-	found := re.FindStringSubmatch(text)
-	if found == nil {
-		b.Fatalf("no %s in %s", re, text)
-	}
-	return float(b, found[1])
-}
-
-func float(b *testing.B, text string) float64 {
-	b.Helper()
-	f, err := strconv.ParseFloat(text, 64)
-	if err != nil {
-		b.Fatal(err)
-	}
-	return f
+	return rivals.Result{Rate: rivals.Number(b, h2Rate, out)}
 }
 
 // BenchmarkRouters reports requests a second, and the proxy's rate and p99 as
@@ -320,7 +214,7 @@ func BenchmarkRouters(b *testing.B) {
 	r := start(b)
 	for _, tc := range []struct {
 		name  string
-		load  func(b *testing.B, addr, path string) result
+		load  func(b *testing.B, addr, path string) rivals.Result
 		path  string
 		addrs map[string]string
 	}{
@@ -330,31 +224,9 @@ func BenchmarkRouters(b *testing.B) {
 	} {
 		b.Run(tc.name, func(b *testing.B) {
 			for b.Loop() {
-				compare(b, tc.addrs, func(addr string) result { return tc.load(b, addr, tc.path) })
+				rivals.Compare(b, tc.addrs, func(addr string) rivals.Result { return tc.load(b, addr, tc.path) })
 			}
 			b.ReportMetric(0, "ns/op") // says nothing here
 		})
-	}
-}
-
-func compare(b *testing.B, rivals map[string]string, load func(addr string) result) {
-	b.Helper()
-	sums := map[string]result{}
-	for range rounds {
-		for name, addr := range rivals {
-			r := load(addr)
-			sums[name] = result{sums[name].rate + r.rate, sums[name].p99 + r.p99}
-		}
-	}
-	mine := sums["headgate"]
-	for name, sum := range sums {
-		b.ReportMetric(sum.rate/rounds, name+"-req/s")
-		if name == "headgate" {
-			continue
-		}
-		b.ReportMetric(mine.rate/sum.rate, "x-"+name)
-		if sum.p99 > 0 {
-			b.ReportMetric(mine.p99/sum.p99, "p99-x-"+name)
-		}
 	}
 }
