@@ -101,6 +101,20 @@ func TestEveryQueryParsesUnderEveryScope(t *testing.T) {
 	}
 }
 
+func TestEveryMetricHasAFigure(t *testing.T) {
+	t.Parallel()
+	d := load(t, "")
+	read := make(map[string]bool)
+	for _, f := range d.Figures() {
+		read[f.Metric] = true
+	}
+	for _, m := range d.Metrics() {
+		if !read[m.Name] {
+			t.Errorf("nothing reads %s", m.Name)
+		}
+	}
+}
+
 func TestUnknownNamesAreRefused(t *testing.T) {
 	t.Parallel()
 	d := load(t, "")
