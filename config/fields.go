@@ -22,7 +22,8 @@ type field struct {
 		String() string
 	}
 	help   string
-	secret bool
+	secret bool // its value may contain one
+	client bool // who asks a server has it, not who serves
 }
 
 func (f field) flag() string { return strings.ReplaceAll(f.key, "_", "-") }
@@ -60,8 +61,8 @@ func (s *Settings) fields() []field {
 		{key: "telemetry_days", variable: "HEADGATE_TELEMETRY_DAYS", value: &whole{&s.TelemetryDays, "days", 1, 3650}, help: "how long metrics, logs and traces are kept, in whole days"},
 		{key: "telemetry_mb", variable: "HEADGATE_TELEMETRY_MB", value: &whole{&s.TelemetryMB, "megabytes", 0, 1 << 30}, help: "how large each of the two telemetry stores may become, in megabytes; 0 is no limit"},
 		{key: "dictionary", variable: "HEADGATE_DICTIONARY", value: (*textValue)(&s.Dictionary), help: "folder with more metric definitions and OpenSLO files, *.yaml"},
-		{key: "url", variable: "HEADGATE_URL", value: (*urlValue)(&s.URL), help: "address of the server that the client asks"},
-		{key: "token_file", variable: "HEADGATE_TOKEN_FILE", value: (*textValue)(&s.TokenFile), help: "file that holds the client's token"},
+		{key: "url", variable: "HEADGATE_URL", value: (*urlValue)(&s.URL), help: "address of the server that the client asks", client: true},
+		{key: "token_file", variable: "HEADGATE_TOKEN_FILE", value: (*textValue)(&s.TokenFile), help: "file that holds the client's token", client: true},
 	}
 }
 

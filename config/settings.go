@@ -138,6 +138,9 @@ type Setting struct {
 	Key, Variable, Flag string
 	Default             string
 	Help                string
+	// Client is true for a setting of the commands that ask a server; all
+	// others are the server's.
+	Client bool
 }
 
 // DescribeSettings returns every setting in the order of the documentation.
@@ -146,7 +149,7 @@ func DescribeSettings() []Setting {
 	all := s.fields()
 	out := make([]Setting, len(all))
 	for i, f := range all {
-		out[i] = Setting{Key: f.key, Variable: f.variable, Flag: f.flag(), Default: f.value.String(), Help: f.help}
+		out[i] = Setting{Key: f.key, Variable: f.variable, Flag: f.flag(), Default: f.value.String(), Help: f.help, Client: f.client}
 	}
 	return out
 }

@@ -74,7 +74,7 @@ func (p *Plane) conclude(ctx context.Context, releaseID string, g headgate.Gate,
 	if err != nil {
 		return res, held{}, err
 	}
-	in, err := p.blob(ctx, string(g)+"-input.json", "gate-metrics", j.in)
+	in, err := p.blob(ctx, inputName(g), "gate-metrics", j.in)
 	if err != nil {
 		return res, held{}, err
 	}
@@ -82,3 +82,6 @@ func (p *Plane) conclude(ctx context.Context, releaseID string, g headgate.Gate,
 	h, err := p.stateGate(ctx, releaseID, j, res)
 	return res, h, err
 }
+
+// inputName is the file that says what a gate was judged on.
+func inputName(g headgate.Gate) string { return string(g) + "-input.json" }

@@ -104,7 +104,7 @@ func (p *Plane) AddReport(ctx context.Context, who access.Identity, releaseID st
 	if err != nil {
 		return Report{}, err
 	}
-	facts.Digest = in.Digest
+	facts.Digest, in.Columns = in.Digest, columns
 	rep := Report{Gate: g, Input: in, Facts: facts}
 	// The same file for the same gate is the same report.
 	id := fmt.Sprintf("%s/%s/%s", releaseID, g, name)

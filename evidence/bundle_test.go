@@ -81,6 +81,12 @@ func TestBundleVerifies(t *testing.T) {
 			}
 			return evidence.Reevaluation{Verdict: d.Verdict, FailedChecks: d.FailedChecks, Thresholds: d.Thresholds, Values: d.Values}, nil
 		},
+		Reread: func(d evidence.GateDecision, files map[string][]byte) []string {
+			if len(files) != len(d.Inputs) {
+				t.Errorf("%d of the files of %v", len(files), d.Inputs)
+			}
+			return nil
+		},
 		ReplayCanary: func(c evidence.CanaryVerdict, ticks []byte) (headgate.Verdict, error) {
 			if !strings.HasPrefix(string(ticks), `{"time"`) {
 				t.Errorf("ticks = %s", ticks)
@@ -116,7 +122,7 @@ func TestVerifySaysWhatItCouldNotCheck(t *testing.T) {
 	if !v.OK() {
 		t.Fatal(v.Findings)
 	}
-	for _, want := range []string{"no trusted keys", "no earlier checkpoint", "rules were not applied", "canaries were not judged"} {
+	for _, want := range []string{"no trusted keys", "no earlier checkpoint", "rules were not applied", "reports were not read again", "canaries were not judged"} {
 		if !strings.Contains(strings.Join(v.Notes, "\n"), want) {
 			t.Errorf("no note about %q in %v", want, v.Notes)
 		}

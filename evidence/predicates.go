@@ -36,7 +36,9 @@ type Input struct {
 	Digest string `json:"digest"` // of a blob: "sha256:<hex>"
 	Size   int64  `json:"size"`   // bytes
 	Format string `json:"format,omitempty"`
-	Tool   Tool   `json:"tool,omitzero"`
+	// Columns is the column map that a report was read with.
+	Columns map[string]string `json:"columns,omitempty"`
+	Tool    Tool              `json:"tool,omitzero"`
 }
 
 // RuleSet names the rules under which a verdict was made. Digest is the sha256

@@ -31,6 +31,9 @@ type VerifyOptions struct {
 	// Reevaluate judges gate decisions again; nil checks only that each verdict
 	// follows from the decision's own checks and rule set, and a note says so.
 	Reevaluate Reevaluate
+	// Reread reads the reports behind gate decisions again; nil believes what
+	// the server says that it read in them, and a note says so.
+	Reread Reread
 	// ReplayCanary judges canaries again from their tick logs; nil does not,
 	// and a note says so.
 	ReplayCanary ReplayCanary
@@ -49,6 +52,11 @@ type Reevaluation struct {
 // the request of a decision. It must look at nothing else: no clock, no
 // network. The composer makes one from package gate.
 type Reevaluate func(d GateDecision, rules []byte) (Reevaluation, error)
+
+// Reread compares a decision's request with what its raw reports say, given by
+// digest, and returns one sentence for each difference. The composer makes one
+// from package gate/report.
+type Reread func(d GateDecision, files map[string][]byte) []string
 
 // ReplayCanary feeds a recorded tick log to the canary's judge under the
 // recorded configuration and returns its last verdict. The composer makes one
@@ -74,6 +82,7 @@ const (
 	FindingSubject          = "SUBJECT_MISMATCH"
 	FindingThreshold        = "THRESHOLD_SWAPPED"
 	FindingVerdict          = "VERDICT_FORGED"
+	FindingInput            = "INPUT_MISMATCH"
 	FindingExport           = "EXPORT_MISMATCH"
 	FindingStale            = "EVIDENCE_STALE"
 	FindingFuture           = "EVIDENCE_FROM_FUTURE"

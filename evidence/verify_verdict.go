@@ -31,6 +31,7 @@ func (v *verification) checkDecisions() {
 			judged++
 			v.decisions = append(v.decisions, d)
 			v.checkDecision(s, d.GateDecision)
+			v.checkReports(s, d.GateDecision)
 		case TypeCanaryVerdict:
 			var c CanaryVerdict
 			if json.Unmarshal(s.Predicate, &c) != nil {
@@ -43,6 +44,9 @@ func (v *verification) checkDecisions() {
 	}
 	if judged > 0 && v.options.Reevaluate == nil {
 		v.note("the rules were not applied again: each verdict was checked against its own checks and the thresholds of its rule set only")
+	}
+	if judged > 0 && v.options.Reread == nil {
+		v.note("the reports were not read again: what each says is what the server says that it says")
 	}
 	if replayed > 0 && v.options.ReplayCanary == nil {
 		v.note("canaries were not judged again from their ticks")
@@ -240,6 +244,23 @@ func (v *verification) checkTools(s stated, d GateDecision, raw []byte) {
 	}
 	if !slices.Equal(want, got) {
 		v.find(FindingVerdict, s.name, "gate %s shows tool runs as %v; its request and its rule set give %v", d.Gate, got, want)
+	}
+}
+
+// checkReports compares what the server read in the decision's reports with the
+// reports.
+func (v *verification) checkReports(s stated, d GateDecision) {
+	if v.options.Reread == nil || len(d.Request) == 0 {
+		return
+	}
+	files := map[string][]byte{}
+	for _, in := range d.Inputs {
+		if raw, ok := v.members[blobMember(in.Digest)]; ok {
+			files[in.Digest] = raw
+		}
+	}
+	for _, difference := range v.options.Reread(d, files) {
+		v.find(FindingInput, s.name, "gate %s: %s", d.Gate, difference)
 	}
 }
 

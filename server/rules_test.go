@@ -83,7 +83,7 @@ func (w *world) bundleContinues(t *testing.T) {
 		t.Fatalf("bundle: %d %.200s", res.StatusCode, raw)
 	}
 	v, err := evidence.Verify(bytes.NewReader([]byte(raw)), int64(len(raw)), evidence.VerifyOptions{
-		EarlierCheckpoint: []byte(kept), Now: time.Now(), Reevaluate: control.Reevaluate,
+		EarlierCheckpoint: []byte(kept), Now: time.Now(), Reevaluate: control.Reevaluate, Reread: control.Reread,
 	})
 	if err != nil || !v.OK() {
 		t.Errorf("findings %v, %v", v.Findings, err)

@@ -104,8 +104,8 @@ func newEvidenceVerifyCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "verify BUNDLE",
 		Short: "Verify a release's evidence, offline",
-		Long: "Verify a bundle from headgate release report --format bundle: signatures, the log, and that every gate's and the\n" +
-			"canary's verdict follows from what was recorded. It needs no server and no network.\n\n" +
+		Long: "Verify a bundle from headgate release report --format bundle: signatures, the log, that every gate was judged on what\n" +
+			"its raw reports say, and that its and the canary's verdict follows from that. It needs no server and no network.\n\n" +
 			"Exit codes: 0 all holds, 1 one line per finding, 2 usage. Notes on stderr are limits of the check, not faults.",
 		Example: "  headgate evidence verify rel.bundle.zip --key 'ci.example.com+1a2b3c4d+AQ…' --checkpoint kept.txt",
 		Args:    usage(cobra.ExactArgs(1)),
@@ -126,7 +126,7 @@ func (a *app) verify(path string, o verifyOptions) error {
 	if o.maxAge < 0 {
 		return usageError{fmt.Errorf("--max-age must not be negative")}
 	}
-	opts := evidence.VerifyOptions{Now: time.Now(), MaxAge: o.maxAge, Reevaluate: control.Reevaluate, ReplayCanary: control.ReplayCanary}
+	opts := evidence.VerifyOptions{Now: time.Now(), MaxAge: o.maxAge, Reevaluate: control.Reevaluate, Reread: control.Reread, ReplayCanary: control.ReplayCanary}
 	var err error
 	if opts.TrustedKeys, err = readKeys(o.keys); err != nil {
 		return err

@@ -18,14 +18,6 @@ import (
 	"github.com/headgate/headgate/server"
 )
 
-// settingsFlags are the settings that serve takes as flags.
-var settingsFlags = []string{
-	"data", "listen", "otlp-grpc", "otlp-http", "proxy-listen", "evidence-mode",
-	"evidence-bucket", "evidence-endpoint", "evidence-region", "evidence-prefix", "tls-cert", "tls-key",
-	"metrics-url", "metrics-token-file", "traces-url", "traces-api", "traces-token-file",
-	"logs-url", "logs-api", "logs-token-file", "prices", "telemetry-days", "telemetry-mb", "dictionary",
-}
-
 func newServeCommand(a *app) *cobra.Command {
 	var o serveOptions
 	c := &cobra.Command{
@@ -53,13 +45,11 @@ func newServeCommand(a *app) *cobra.Command {
 	return c
 }
 
-// addSettings declares the flags of settings with their help.
+// addSettings declares a flag for each setting of a server.
 func addSettings(f *pflag.FlagSet) {
 	for _, s := range config.DescribeSettings() {
-		for _, name := range settingsFlags {
-			if s.Flag == name {
-				f.String(name, "", fmt.Sprintf("%s (default %s, %s)", s.Help, cmp.Or(s.Default, "unset"), s.Variable))
-			}
+		if !s.Client {
+			f.String(s.Flag, "", fmt.Sprintf("%s (default %s, %s)", s.Help, cmp.Or(s.Default, "unset"), s.Variable))
 		}
 	}
 }
@@ -67,9 +57,9 @@ func addSettings(f *pflag.FlagSet) {
 // given returns the settings' flags that were set.
 func given(f *pflag.FlagSet) map[string]string {
 	out := map[string]string{}
-	for _, name := range settingsFlags {
-		if fl := f.Lookup(name); fl != nil && fl.Changed {
-			out[name] = fl.Value.String()
+	for _, s := range config.DescribeSettings() {
+		if fl := f.Lookup(s.Flag); fl != nil && fl.Changed {
+			out[s.Flag] = fl.Value.String()
 		}
 	}
 	return out

@@ -47,3 +47,15 @@ func TestByDefaultKnowsWhatWasGiven(t *testing.T) {
 		}
 	}
 }
+
+// serve takes every setting of a server as a flag, which is what the table in
+// docs/configuration.md says.
+func TestServeTakesEverySetting(t *testing.T) {
+	t.Parallel()
+	f := newServeCommand(&app{}).Flags()
+	for _, s := range config.DescribeSettings() {
+		if got := f.Lookup(s.Flag) != nil; got == s.Client {
+			t.Errorf("serve takes --%s: %v", s.Flag, got)
+		}
+	}
+}

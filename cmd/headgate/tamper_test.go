@@ -63,6 +63,13 @@ func TestDamagedBundles(t *testing.T) {
 		}
 		return strings.Replace(p, `"ragas.faithfulness":0.975`, `"ragas.faithfulness":0.1`, 1)
 	})
+	// Everything agrees, save the report that the figure is said to come from.
+	misread, _ := restate(t, keys, members, func(name, p string) string {
+		if name != quality {
+			return p
+		}
+		return strings.ReplaceAll(p, `0.975`, `0.985`)
+	})
 	verdict, _ := restate(t, keys, members, func(name, p string) string {
 		if name != quality {
 			return p
@@ -75,7 +82,7 @@ func TestDamagedBundles(t *testing.T) {
 		checkpoint []byte // that the verifier kept; nil for none
 		want       []string
 		// python is what the verifier in Python says, when it does not say the
-		// same: it has no gate to judge the input again.
+		// same: it has no gate to judge the input again, and no reader of reports.
 		python []string
 	}{
 		{name: "as it was", bundle: original},
@@ -93,6 +100,9 @@ func TestDamagedBundles(t *testing.T) {
 		{name: "threshold swapped", bundle: swapped, want: []string{"THRESHOLD_SWAPPED " + performance}},
 		{name: "value forged", bundle: verdict, want: []string{"VERDICT_FORGED " + quality}},
 		{name: "verdict forged against its input", bundle: forged, want: []string{"VERDICT_FORGED " + quality}, python: []string{}},
+		{name: "figure that its report does not say", bundle: misread, want: []string{
+			"INPUT_MISMATCH " + quality + ": gate quality",
+		}, python: []string{}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
