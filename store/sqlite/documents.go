@@ -96,22 +96,21 @@ func (db *DB) PutCredential(ctx context.Context, c access.Credential) error {
 	})
 }
 
-const credentialByID = `SELECT hash, credential FROM credentials WHERE id = ?`
-
 // Credential returns a credential, false when there is none.
 func (db *DB) Credential(ctx context.Context, id string) (access.Credential, bool, error) {
-	var c access.Credential
-	var doc []byte
-	err := db.credential.QueryRowContext(ctx, id).Scan(&c.Hash, &doc)
-	if errors.Is(err, sql.ErrNoRows) {
-		return c, false, nil
-	}
-	if err == nil {
-		hash := c.Hash
-		err = json.Unmarshal(doc, &c)
+	return db.credentials.get(id, func() (access.Credential, bool, error) {
+		var c access.Credential
+		var hash, doc []byte
+		err := db.r.QueryRowContext(ctx, `SELECT hash, credential FROM credentials WHERE id = ?`, id).Scan(&hash, &doc)
+		if errors.Is(err, sql.ErrNoRows) {
+			return c, false, nil
+		}
+		if err == nil {
+			err = json.Unmarshal(doc, &c)
+		}
 		c.Hash = hash
-	}
-	return c, err == nil, storeError(err)
+		return c, err == nil, storeError(err)
+	})
 }
 
 // Credentials returns all credentials, oldest first.
@@ -121,6 +120,7 @@ func (db *DB) Credentials(ctx context.Context) ([]access.Credential, error) {
 
 // DeleteCredential revokes a credential; false when there was none.
 func (db *DB) DeleteCredential(ctx context.Context, id string) (bool, error) {
+	defer db.credentials.forget()
 	var n int64
 	err := db.write(ctx, func(tx *sql.Tx) error {
 		res, err := tx.ExecContext(ctx, `DELETE FROM credentials WHERE id = ?`, id)

@@ -17,7 +17,11 @@ const digestInForce = `SELECT digest FROM rule_changes WHERE rank > 0 AND servic
 // RulesInForce returns the digest of the rules that a service is judged by: its
 // own, else everybody's, "" when there were never any.
 func (db *DB) RulesInForce(ctx context.Context, service string) (string, error) {
-	return rulesInForce(db.rulesDigest.QueryRowContext(ctx, service))
+	digest, _, err := db.rulesDigest.get(service, func() (string, bool, error) {
+		digest, err := rulesInForce(db.r.QueryRowContext(ctx, digestInForce, service))
+		return digest, err == nil, err
+	})
+	return digest, err
 }
 
 func rulesInForce(row *sql.Row) (string, error) {
@@ -67,6 +71,7 @@ func (db *DB) RuleChanges(ctx context.Context) (out []control.RuleChange, err er
 // was. One that comes into force does so only while its base is in force;
 // otherwise it is RULES_MOVED.
 func (db *DB) PutRuleChange(ctx context.Context, c control.RuleChange, ev headgate.Event) error {
+	defer db.rulesDigest.forget()
 	seq := c.Seq
 	c.Seq, c.InForce = 0, false
 	doc, err := toJSON(c)

@@ -25,6 +25,7 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/access"
 	"github.com/headgate/headgate/control"
 )
 
@@ -37,9 +38,9 @@ var _ control.Store = (*DB)(nil)
 type DB struct {
 	w, r *sql.DB
 	lock *os.File
-	// Every request of a gate asks these two; to parse them costs more than
-	// to answer them.
-	credential, rulesDigest *sql.Stmt
+	// Every request asks for these, and nobody but this process changes them.
+	credentials cache[access.Credential]
+	rulesDigest cache[string]
 }
 
 // Open opens, and if need be creates, the database dir/headgate.db and brings
@@ -59,12 +60,6 @@ func Open(ctx context.Context, dir string) (*DB, error) {
 	}
 	if err == nil {
 		db.r, err = open(path, "deferred", 4)
-	}
-	if err == nil {
-		db.credential, err = db.r.PrepareContext(ctx, credentialByID)
-	}
-	if err == nil {
-		db.rulesDigest, err = db.r.PrepareContext(ctx, digestInForce)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", path, storeError(err)), db.Close())
