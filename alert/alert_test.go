@@ -66,6 +66,7 @@ func TestWhichEventsAreAlerts(t *testing.T) {
 		{event("rollback_retry", headgate.Broken, "", nil), "rollback_stuck", alert.P1},
 		{event("canary_verdict", headgate.Broken, "", nil), "telemetry_broken", alert.P1},
 		{event("release_inconclusive", headgate.Fail, "", nil), "release_inconclusive", alert.P2},
+		{event("rollback_drill_finished", headgate.Fail, "the replay has not passed", nil), "rollback_drill_failed", alert.P2},
 
 		{ev: event("gate_evaluated", headgate.Fail, "performance gate: fail API_P95_EXCEEDED", nil)},
 		{ev: event("gate_evaluated", headgate.Insufficient, "security gate: insufficient TENANT_SCOPE_DATA_MISSING", nil)},
@@ -76,6 +77,8 @@ func TestWhichEventsAreAlerts(t *testing.T) {
 		{ev: event("rollback_replay_verified", headgate.Pass, "", nil)},
 		{ev: event("release_blocked", headgate.Fail, "", nil)},
 		{ev: event("release_aborted", headgate.Fail, "", nil)},
+		{ev: event("rollback_drill_finished", headgate.Pass, "", nil)},
+		{ev: event("rollback_drill_finished", headgate.Insufficient, "a rollback ended it", nil)},
 		{ev: event("something_new", headgate.Fail, "", map[string]any{"reasons": 7})},
 	} {
 		a, ok := alert.FromEvent(c.ev, bidding)
@@ -128,6 +131,7 @@ func TestEveryAlertHasARunbookThatExists(t *testing.T) {
 		event("rollback_retry", headgate.Broken, "", nil),
 		event("canary_verdict", headgate.Broken, "", nil),
 		event("release_inconclusive", headgate.Fail, "", nil),
+		event("rollback_drill_finished", headgate.Fail, "", nil),
 	}
 	for _, code := range []string{
 		canary.CodeErrorsWorse, canary.CodeSLOExceeded, canary.CodeLatencyWorse, canary.CodeCostWorse,
@@ -175,6 +179,7 @@ func TestWhatEndsAnAlert(t *testing.T) {
 		ev.ReleaseID = "rel_2"
 		return ev
 	}
+	drill := func(v headgate.Verdict) headgate.Event { return event("rollback_drill_finished", v, "", nil) }
 	elsewhere := next("canary_started")
 	elsewhere.Service = "billing"
 	ofAnother := verified
@@ -210,6 +215,8 @@ func TestWhatEndsAnAlert(t *testing.T) {
 		{"telemetry no longer matters", []headgate.Event{broken, event("release_rolled_back", headgate.Fail, "", nil)}, nil},
 		{"an undecided release waits for the next", []headgate.Event{inconclusive}, []string{"release_inconclusive"}},
 		{"the next is there", []headgate.Event{inconclusive, next("release_created")}, nil},
+		{"a drill that fails lasts until one passes", []headgate.Event{drill(headgate.Fail), drill(headgate.Insufficient), next("release_created")}, []string{"rollback_drill_failed"}},
+		{"a drill passes", []headgate.Event{drill(headgate.Fail), drill(headgate.Pass)}, nil},
 		{"order is kept", []headgate.Event{triggered, broken, overdue}, []string{"rollback_triggered", "telemetry_broken", "rollback_overdue"}},
 	} {
 		var got []string

@@ -4,7 +4,7 @@ package alert
 var Kinds = []string{
 	evStageFinished, evGateEvaluated, evCanaryStarted, evCanaryVerdict, evTrafficOnStable, evRollbackTriggered,
 	evRollbackRetry, evRollbackEscalated, evRollbackExecuted, evRollbackVerified, evRollbackOverdue, evRollbackFinished,
-	evReleaseCreated, evReleasePromoted, evReleaseBlocked, evReleaseAborted, evReleaseRolledBack, evReleaseInconclusive,
+	evReleaseCreated, evReleasePromoted, evReleaseBlocked, evReleaseAborted, evReleaseRolledBack, evReleaseInconclusive, evDrillFinished,
 }
 
 // Severities returns every alert's severity.

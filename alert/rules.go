@@ -19,6 +19,7 @@ const (
 	rollbackStuck        = "rollback_stuck"
 	telemetryBroken      = "telemetry_broken"
 	releaseInconclusive  = "release_inconclusive"
+	rollbackDrillFailed  = "rollback_drill_failed"
 )
 
 // The kinds of event that raise or end alerts. Those who write the audit trail
@@ -42,6 +43,7 @@ const (
 	evReleaseAborted      = "release_aborted"
 	evReleaseRolledBack   = "release_rolled_back"
 	evReleaseInconclusive = "release_inconclusive"
+	evDrillFinished       = "rollback_drill_finished"
 )
 
 // rule says what an alert means and when it is over.
@@ -83,6 +85,9 @@ var rules = map[string]rule{
 	releaseInconclusive: {
 		P2, "canary_insufficient", "the release ended undecided, traffic is on stable", inconclusiveEnded,
 	},
+	rollbackDrillFailed: {
+		P2, "rollback_drill", "a rollback would not have worked, as its drill shows", drillEnded,
+	},
 }
 
 // findings are the reasons that are alerts wherever they turn up, also before
@@ -121,6 +126,8 @@ func classify(ev headgate.Event) string {
 		return telemetryBroken
 	case ev.Kind == evReleaseInconclusive:
 		return releaseInconclusive
+	case ev.Kind == evDrillFinished && failed:
+		return rollbackDrillFailed
 	}
 	return ""
 }
@@ -206,6 +213,10 @@ func inconclusiveEnded(a Alert, ev headgate.Event) bool {
 	return ev.ReleaseID != a.ReleaseID && (ev.Kind == evReleaseCreated || ev.Kind == evReleasePromoted)
 }
 
+func drillEnded(_ Alert, ev headgate.Event) bool {
+	return ev.Kind == evDrillFinished && ev.Verdict == headgate.Pass
+}
+
 // causes map the reason of a rollback to the topic of the runbook that helps.
 var causes = map[string]string{
 	"CANARY_ERRORS_WORSE":      "api_errors",
@@ -237,6 +248,7 @@ var pages = map[string]string{
 	"rollback":                   "docs/runbooks/README.md",
 	"telemetry_broken":           "docs/runbooks/telemetry-broken.md",
 	"canary_insufficient":        "docs/runbooks/canary-insufficient.md",
+	"rollback_drill":             "docs/rollback.md",
 	"api_errors":                 "docs/runbooks/api-errors.md",
 	"api_slow":                   "docs/runbooks/api-slow.md",
 	"cost_jump":                  "docs/runbooks/cost-jump.md",

@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -141,7 +142,16 @@ func (p *Plane) drill(ctx context.Context, who access.Identity, service, reason 
 	if err == nil {
 		err = p.rehearse(ctx, s, &d)
 	}
+	if err != nil && ctx.Err() != nil {
+		err = interrupted("a real rollback, or the end of the server, ended the drill")
+	}
 	return d, p.endDrill(context.WithoutCancel(ctx), s, &d, who.From, err)
+}
+
+// interrupted is the failure of a drill that had to make way: it shows nothing
+// about rollbacks.
+func interrupted(why string) error {
+	return headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient, "%s", why).Wrap(context.Canceled)
 }
 
 // rehearse gives a candidate that is stable itself a canary's share, and takes
@@ -219,7 +229,10 @@ func (p *Plane) applySplit(ctx context.Context, s *Service, split rollout.Split)
 // endDrill gives the traffic back and keeps what came of the drill.
 func (p *Plane) endDrill(ctx context.Context, s *Service, d *Drill, from string, failure error) error {
 	d.EndedAt, d.Passed = p.o.Now().UTC(), failure == nil
-	message := fmt.Sprintf("restored %s after the trigger", d.RestoredAt.Sub(d.TriggeredAt).Round(time.Millisecond))
+	verdict, message := passFail(d.Passed), fmt.Sprintf("restored %s after the trigger", d.RestoredAt.Sub(d.TriggeredAt).Round(time.Millisecond))
+	if errors.Is(failure, context.Canceled) {
+		verdict = headgate.Insufficient
+	}
 	if failure != nil {
 		d.Failure = headgate.AsError(failure).Message
 		message = d.Failure
@@ -237,7 +250,7 @@ func (p *Plane) endDrill(ctx context.Context, s *Service, d *Drill, from string,
 	}
 	p.wake()
 	return p.record(ctx, d.ID+"/finished", headgate.Event{
-		Kind: EventDrillFinished, Service: s.Name, Actor: d.Actor, From: from, Reason: d.Reason, Verdict: passFail(d.Passed), Message: message,
+		Kind: EventDrillFinished, Service: s.Name, Actor: d.Actor, From: from, Reason: d.Reason, Verdict: verdict, Message: message,
 		Data: map[string]any{
 			"drill_id": d.ID, "triggered_at": d.TriggeredAt, "traffic_back_at": d.TrafficBackAt, "completed_at": d.CompletedAt,
 			"restored_at": d.RestoredAt, "limit_s": d.LimitSeconds,
@@ -344,7 +357,7 @@ func (p *Plane) forgetDrill(ctx context.Context, s *Service) error {
 	if all.Last != nil && all.Last.ID == d.ID {
 		d = *all.Last
 	}
-	return p.endDrill(ctx, s, &d, "", headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient, "the process ended during the drill"))
+	return p.endDrill(ctx, s, &d, "", interrupted("the process ended during the drill"))
 }
 
 // drillBook keeps a drill's rollback: the service's own records, its freeze and

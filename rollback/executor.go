@@ -336,7 +336,7 @@ func (x *Executor) verify(ctx context.Context, r *Rollback) error {
 			return err
 		}
 	}
-	status, err := x.replay(ctx, *r)
+	status, err := x.replayUnderWatch(ctx, r)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -371,10 +371,27 @@ func (x *Executor) verify(ctx context.Context, r *Rollback) error {
 	return x.cfg.Store.UpdateProgress(ctx, r.ID, r.Progress)
 }
 
-func (x *Executor) replay(ctx context.Context, r Rollback) (JobStatus, error) {
-	ctx, cancel := context.WithTimeout(ctx, x.cfg.VerifyTimeout)
+// replayUnderWatch replays, and says so at once when the deadline passes
+// meanwhile: a replay may take longer than what is left.
+func (x *Executor) replayUnderWatch(ctx context.Context, r *Rollback) (JobStatus, error) {
+	replay, cancel := context.WithTimeout(ctx, x.cfg.VerifyTimeout)
+	var watch sync.WaitGroup
+	defer watch.Wait()
 	defer cancel()
-	return x.cfg.Verifier.Verify(ctx, r.Replay.JobID, r)
+	asked := *r
+	watch.Go(func() {
+		timer := time.NewTimer(r.Deadline.Sub(x.cfg.Now()) + time.Millisecond)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-replay.Done():
+			return
+		}
+		if err := x.watchDeadline(ctx, r); err != nil {
+			x.cfg.Log.ErrorContext(ctx, "a late rollback is not in the audit trail yet", "rollback_id", r.ID, "error", err)
+		}
+	})
+	return x.cfg.Verifier.Verify(replay, asked.Replay.JobID, asked)
 }
 
 // watchDeadline says once that the rollback is late; it goes on all the same.

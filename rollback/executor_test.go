@@ -150,12 +150,9 @@ func (w *world) Read(_ context.Context, c headgate.Component) (string, error) {
 
 func (w *world) Check(ctx context.Context, _ string) error { return w.capacity(ctx) }
 
-func (w *world) Verify(_ context.Context, jobID string, r Rollback) (status JobStatus, err error) {
-	w.call(func() {
-		w.jobs = append(w.jobs, jobID)
-		status, err = w.replay(jobID)
-	})
-	return status, err
+func (w *world) Verify(_ context.Context, jobID string, _ Rollback) (JobStatus, error) {
+	w.call(func() { w.jobs = append(w.jobs, jobID) })
+	return w.replay(jobID)
 }
 
 func (w *world) Record(_ context.Context, key string, e headgate.Event) error {
@@ -418,6 +415,45 @@ func TestElapsedAndDeadlineAreMeasuredFromTheTrigger(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A replay that takes long does not keep the deadline's passing to itself.
+func TestDeadlineThatPassesDuringTheReplayIsToldAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.replay = func(string) (JobStatus, error) {
+			time.Sleep(5 * time.Minute)
+			return JobSucceeded, nil
+		}
+		x := w.executor("bidding")
+		x.cfg.Limit = time.Minute
+		ended := make(chan Rollback)
+		go func() {
+			r, err := x.Execute(t.Context(), request())
+			if err != nil {
+				t.Error(err)
+			}
+			ended <- r
+		}()
+		time.Sleep(time.Minute + 10*time.Second)
+		synctest.Wait()
+		if !slices.Contains(w.kinds(), "rollback_deadline_exceeded:fail") {
+			t.Errorf("ten seconds late: %v", w.kinds())
+		}
+		if r := <-ended; !r.Overdue || r.Frozen() {
+			t.Errorf("%+v", r.Progress)
+		}
+		told := 0
+		for _, kind := range w.kinds() {
+			if kind == "rollback_deadline_exceeded:fail" {
+				told++
+			}
+		}
+		if told != 1 {
+			t.Errorf("told %d times", told)
+		}
+	})
 }
 
 func TestAHangingActuatorIsBounded(t *testing.T) {

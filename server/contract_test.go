@@ -29,6 +29,7 @@ func TestContract(t *testing.T) {
 		"replay runs the suite":                 w.replayRunsTheSuite,
 		"declared claims count":                 w.declaredClaimsCount,
 		"a release in the pipeline rolls back":  w.releaseInThePipelineRollsBack,
+		"rollbacks are asked for by releasers":  w.rollbacksAreAskedForByReleasers,
 		"pipeline executes":                     w.pipelineExecutes,
 		"strategies have versions":              w.strategiesHaveVersions,
 		"feedback never adds twice":             w.feedbackNeverAddsTwice,

@@ -289,3 +289,42 @@ func (w *world) strategiesHaveVersions(t *testing.T) {
 		}
 	}
 }
+
+// rollbacksAreAskedForByReleasers walks the endpoints by which people take
+// releases back and rehearse that: who may, about what, and what is answered.
+func (w *world) rollbacksAreAskedForByReleasers(t *testing.T) {
+	const id, drills = "rel-taken-back", "/services/bidding/rollback-drills"
+	acme := tenant("acme")
+	if a := w.do(t, "POST", "/releases", object{"release_id": id, "version": "v1.1.0", "digest": "sha256:" + strings.Repeat("9", 64)}, acme); a.status != 201 {
+		t.Fatalf("create: %d %s", a.status, a.raw)
+	}
+	why := object{"reason": "wrong totals"}
+	releaser := bearer(w.token(t, access.Releaser))
+	for path, code := range map[string]string{"/releases/%s/rollback": "RELEASE_NOT_FOUND", "/services/%s/rollback-drills": "SERVICE_NOT_FOUND"} {
+		known := strings.Replace(path, "%s", map[bool]string{true: id, false: "bidding"}[code == "RELEASE_NOT_FOUND"], 1)
+		w.refuse(t, "POST", known, why, 401, "AUTH_UNAUTHORIZED", nobody)
+		w.refuse(t, "POST", known, why, 403, "AUTH_FORBIDDEN", nobody, bearer(w.token(t, access.Viewer)))
+		for _, reason := range []any{gone, "", "  ", 1, strings.Repeat("x", 1001)} {
+			w.refuse(t, "POST", known, object{}.with("reason", reason), 400, "REQ_VALIDATION_FAILED", nobody, releaser)
+		}
+		w.refuse(t, "POST", strings.Replace(path, "%s", "none", 1), why, 404, code, nobody, releaser)
+	}
+	w.refuse(t, "POST", "/releases/"+id+"/rollback", why, 404, "RELEASE_NOT_FOUND", tenant("borealis"))
+	w.refuse(t, "POST", "/releases/"+id+"/rollback", why, 404, "RELEASE_NOT_FOUND", nobody, bearer(w.token(t, access.Releaser, "borealis")))
+
+	got := w.data(t, w.do(t, "POST", "/releases/"+id+"/rollback", why, nobody, releaser))
+	if got["outcome"] != "rolled_back" || got["rollback"] != nil { // no user has met it
+		t.Errorf("rollback: %v", got)
+	}
+	w.refuse(t, "POST", "/releases/"+id+"/rollback", why, 409, "RELEASE_NOT_IN_FORCE", acme)
+
+	drill := w.data(t, w.do(t, "POST", drills, why, nobody, releaser))
+	if drill["passed"] != true || drill["triggered_at"] == nil || drill["completed_at"] == nil || drill["restored_at"] == nil {
+		t.Errorf("drill: %v", drill)
+	}
+	shown := w.data(t, w.do(t, "GET", drills, nil, nobody, bearer(w.token(t, access.Viewer))))
+	if shown.in("last_passed.drill_id") != drill["drill_id"] {
+		t.Errorf("shown: %v", shown)
+	}
+	w.refuse(t, "GET", drills, nil, 401, "AUTH_UNAUTHORIZED", nobody)
+}
