@@ -142,6 +142,9 @@ func (j *Judge) pending(d Decision) Decision {
 			" on stable), but that is not enough to decide; "+forecast(d.RemainingSeconds)+".")
 	case j.elapsed < j.cfg.MinDurationSeconds:
 		d.say(CodeMinDuration, "The candidate is no worse than stable so far; it is watched for "+span(j.cfg.MinDurationSeconds)+" at least.")
+	case len(j.consecutive.undecided) > 0:
+		d.say(CodeCheckUndecided, fmt.Sprintf("The candidate is no worse than stable so far, but %s has too few samples or no telemetry on one of the versions.",
+			j.consecutive.undecided[0]))
 	default:
 		d.Verdict, d.Action, d.RemainingSeconds = headgate.Pass, Promote, 0
 		d.say(j.proven, j.passReason())

@@ -36,6 +36,7 @@ const (
 	CodeNoStable         = "CANARY_NO_STABLE_TRAFFIC"
 	CodeLooksWorse       = "CANARY_LOOKS_WORSE"
 	CodeMoreData         = "CANARY_NEEDS_MORE_DATA"
+	CodeCheckUndecided   = "CANARY_CHECK_UNDECIDED"
 	CodeOneTenant        = "CANARY_ONE_TENANT_ONLY"
 	CodeTickInvalid      = "CANARY_TICK_INVALID"
 	CodeTimeNotRising    = "CANARY_TIME_NOT_RISING"

@@ -194,10 +194,16 @@ func (t *Totals) add(c Counts) {
 type consecutive struct {
 	threshold int
 	breaches  []headgate.Breach
+	undecided []string // metrics whose last evaluation was
 }
 
 func (c *consecutive) observe(checks []Check) {
 	for _, check := range checks {
+		c.undecided = slices.DeleteFunc(c.undecided, func(code string) bool { return code == check.MetricCode })
+		if check.Undecided {
+			c.undecided = append(c.undecided, check.MetricCode)
+			continue
+		}
 		i := slices.IndexFunc(c.breaches, func(b headgate.Breach) bool {
 			return b.Gate == check.Gate && b.MetricCode == check.MetricCode
 		})

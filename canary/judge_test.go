@@ -244,6 +244,33 @@ func TestNobodyNoticesLatenciesBelowTheFloor(t *testing.T) {
 	}
 }
 
+// A check of which too little is known holds what would pass, and no more than
+// that: a later evaluation decides.
+func TestAnUndecidedCheckHoldsThePass(t *testing.T) {
+	t.Parallel()
+	j := newJudge(t, nil)
+	tr := newTraffic(3, 100, .2, 0, 0)
+	check := canary.Check{Gate: headgate.GatePerformance, MetricCode: "API_P95_RATIO_HIGH", Undecided: true}
+	var d canary.Decision
+	for tr.elapsed() < 2*time.Minute {
+		tick := tr.next()
+		tick.Checks = []canary.Check{check}
+		d = j.Observe(tick)
+	}
+	if d.Verdict != headgate.Insufficient || d.Action != canary.Hold || !slices.Contains(d.Reasons, canary.CodeCheckUndecided) || !strings.Contains(d.Reason, "API_P95_RATIO_HIGH") {
+		t.Fatalf("undecided: %+v", d)
+	}
+	if d = j.Observe(tr.next()); d.Verdict != headgate.Insufficient {
+		t.Errorf("not evaluated since: %+v", d)
+	}
+	tick := tr.next()
+	check.Undecided = false
+	tick.Checks = []canary.Check{check}
+	if d = j.Observe(tick); d.Verdict != headgate.Pass {
+		t.Errorf("decided: %+v", d)
+	}
+}
+
 func TestFailedStaysFailed(t *testing.T) {
 	t.Parallel()
 	j := newJudge(t, nil)

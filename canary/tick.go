@@ -71,11 +71,15 @@ type Counts struct {
 // Histogram is a sparse list of (bucket, count).
 type Histogram [][2]int64
 
-// Check is one metric of a contract gate evaluated at a tick.
+// Check is one metric of a gate evaluated at a tick.
 type Check struct {
 	Gate       headgate.Gate `json:"gate"`
 	MetricCode string        `json:"metric_code"`
 	Breached   bool          `json:"breached"`
+	// Undecided says that too little is known for either answer. It counts as no
+	// breach and ends no row of them, and nothing passes before the metric's next
+	// evaluation that is decided.
+	Undecided bool `json:"undecided,omitempty"`
 }
 
 // maxCount keeps sums of counts exact in a float64.

@@ -63,7 +63,7 @@ func (p *Plane) EvaluateRelease(ctx context.Context, who access.Identity, releas
 // the verdict evidence. A metric that is in no report and no telemetry has no
 // samples, and so is insufficient.
 func (p *Plane) conclude(ctx context.Context, releaseID string, g headgate.Gate, j judged) (gate.Result, held, error) {
-	for _, name := range gate.MetricNames(g) {
+	for _, name := range j.rules.Metrics(g) {
 		_, measured := j.in.Metrics[name]
 		if _, known := j.in.Origins[name]; !measured && !known {
 			none := int64(0)

@@ -41,6 +41,8 @@ type fixture struct {
 	dir     string
 	now     time.Time
 	figures *figures
+	// silent is the version whose telemetry stopped a minute ago.
+	silent  string
 	service *things
 	router  *router
 	// stop ends the plane's work, as the end of its process does.
@@ -127,8 +129,13 @@ func (f *fixture) plane(t *testing.T, rules gate.RuleSet) *control.Plane {
 	return control.New(control.Options{
 		Settings: config.DefaultSettings(), Store: f.db, Log: evidence.NewLog(f.db.EvidenceLog(), keys), Blobs: blobs,
 		Rules: map[string]gate.RuleSet{"": rules}, Dictionary: dict, Figures: f.figures, Stories: silence{},
-		Freshness: func(string, string) (time.Time, bool) { return f.now, true },
-		Notify:    func(headgate.Event) {}, Version: "test", Logger: slog.New(slog.DiscardHandler),
+		Freshness: func(_, version string) (time.Time, bool) {
+			if version == f.silent {
+				return f.now.Add(-time.Minute), true
+			}
+			return f.now, true
+		},
+		Notify: func(headgate.Event) {}, Version: "test", Logger: slog.New(slog.DiscardHandler),
 		Now: func() time.Time { return f.now },
 	})
 }
@@ -184,6 +191,8 @@ sessions:
 type figures struct {
 	mu      sync.Mutex
 	missing []string
+	// answer, if set and true, comes before everything else.
+	answer func(promql string) (float64, bool)
 	// series are a version's, by tenant, instance and bound.
 	series map[string]map[[3]string]float64
 }
@@ -191,10 +200,15 @@ type figures struct {
 func (f *figures) Number(_ context.Context, promql string, _ time.Time) (float64, bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.answer != nil {
+		if v, ok := f.answer(promql); ok {
+			return v, true, nil
+		}
+	}
 	switch {
 	case slices.ContainsFunc(f.missing, func(m string) bool { return strings.Contains(promql, m) }):
 		return 0, false, nil
-	case strings.Contains(promql, "redaction"), strings.Contains(promql, "bea_jobs_completed_total"):
+	case strings.Contains(promql, "redaction"), strings.Contains(promql, "bea_jobs_completed_total") && strings.Contains(promql, " / "):
 		return 0, true, nil
 	}
 	return 1, true, nil

@@ -6,14 +6,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/headgate/headgate"
 	"github.com/headgate/headgate/access"
-	"github.com/headgate/headgate/canary"
 	"github.com/headgate/headgate/dictionary"
 	"github.com/headgate/headgate/evidence"
 	"github.com/headgate/headgate/gate"
@@ -147,79 +145,6 @@ func (p *Plane) reports(ctx context.Context, s *Service, releaseID string) (map[
 // ReportName is the name under which a report's file is added.
 func ReportName(file string) string { return file[strings.LastIndexByte(file, '/')+1:] }
 
-// liveFigures are the gate metrics that the metric store answers, save those
-// that compare two versions.
-var liveFigures = map[headgate.Gate][]string{
-	headgate.GatePerformance: {
-		"api_p95_s", "retrieval_p95_s", "parse_50p_p95_s", "evaluation_p95_s", "queue_dlq_rate", "cache_hit_rate",
-	},
-	headgate.GateSecurity: {"high_risk_approval_coverage", "log_redaction_failures"},
-	headgate.GateCost:     {"routing_degrade_passed", "degrade_availability", "budget_alert_coverage"},
-}
-
-// measure adds figures within a scope to a gate's input, each with the query
-// that was asked. A figure without data is one with zero samples. It returns
-// the names of those.
-func (p *Plane) measure(ctx context.Context, in *gate.Input, scope dictionary.Scope, names map[string]string) ([]string, error) {
-	var missing []string
-	zero := int64(0)
-	for _, figure := range slices.Sorted(maps.Keys(names)) {
-		metric := names[figure]
-		if _, ok := in.Metrics[metric]; ok {
-			continue // a tool's report says it
-		}
-		q, err := p.o.Dictionary.Query(figure, scope)
-		if err != nil {
-			return nil, err
-		}
-		v, ok, err := p.o.Figures.Number(ctx, q, p.o.Now())
-		if err != nil {
-			return nil, err
-		}
-		origin := gate.Origin{Source: q, Window: window(scope.Window)}
-		if !ok || v != v {
-			origin.Samples = &zero
-			missing = append(missing, metric)
-		} else {
-			in.Metrics[metric] = typed(metric, v)
-		}
-		in.Origins[metric] = origin
-	}
-	return missing, nil
-}
-
-// window writes a duration as PromQL does: 10m, not 10m0s.
-func window(d time.Duration) string {
-	switch {
-	case d%time.Hour == 0:
-		return fmt.Sprintf("%dh", d/time.Hour)
-	case d%time.Minute == 0:
-		return fmt.Sprintf("%dm", d/time.Minute)
-	default:
-		return d.String()
-	}
-}
-
-// typed gives a figure the type that the contract asks for.
-func typed(metric string, v float64) any {
-	switch metric {
-	case "routing_degrade_passed":
-		return v >= 1
-	case "log_redaction_failures":
-		return int64(v)
-	default:
-		return v
-	}
-}
-
-func same(names []string) map[string]string {
-	m := make(map[string]string, len(names))
-	for _, n := range names {
-		m[n] = n
-	}
-	return m
-}
-
 // gateInput puts together what a gate of a release is judged on.
 func (p *Plane) gateInput(ctx context.Context, s *Service, r pipeline.Record, g headgate.Gate, reports []Report) (gate.Input, []evidence.Input, []string, error) {
 	facts := make([]report.Facts, 0, len(reports))
@@ -238,26 +163,15 @@ func (p *Plane) gateInput(ctx context.Context, s *Service, r pipeline.Record, g 
 	if in.Origins == nil {
 		in.Origins = map[string]gate.Origin{}
 	}
+	at := p.o.Now()
+	missing, err := p.compare(ctx, &in, s, r, g, at)
+	if err != nil {
+		return in, nil, nil, err
+	}
 	scope := dictionary.Scope{
 		Service: s.Name, Version: r.Version, Environment: s.Environments.Staging, Window: s.Gates.Window,
 	}
-	var missing []string
-	if g == headgate.GateCost {
-		// The same sessions on both versions: those of the replay's tenant.
-		candidate := scope
-		candidate.Tenant = s.Replay.Tenant
-		base := candidate
-		base.Version, base.Environment = r.Plan.Stable.Version, s.Environments.Production
-		if missing, err = p.measure(ctx, &in, base, map[string]string{"task_cost_p95": "baseline_task_cost_p95"}); err != nil {
-			return in, nil, nil, err
-		}
-		m, err := p.measure(ctx, &in, candidate, map[string]string{"task_cost_p95": "task_cost_p95"})
-		if err != nil {
-			return in, nil, nil, err
-		}
-		missing = append(missing, m...)
-	}
-	m, err := p.measure(ctx, &in, scope, same(liveFigures[g]))
+	m, err := p.measure(ctx, &in, scope, same(liveFigures[g]), at)
 	if err != nil {
 		return in, nil, nil, err
 	}
@@ -311,7 +225,11 @@ func (p *Plane) GateD(ctx context.Context, r pipeline.Record) (pipeline.Result, 
 			return pipeline.Result{}, err
 		}
 		all[g] = judged{rules, in, inputs, true}
-		missing = append(missing, m...)
+		for _, name := range m {
+			if slices.Contains(rules.Metrics(g), name) {
+				missing = append(missing, name)
+			}
+		}
 	}
 	switch age := p.o.Now().Sub(p.lastReport(ctx, r)); {
 	case len(missing) > 0 && age < settleTime:
@@ -366,61 +284,4 @@ func (p *Plane) lastReport(ctx context.Context, r pipeline.Record) time.Time {
 		}
 	}
 	return last
-}
-
-// checkEvery is how many ticks lie between two looks at the performance gate
-// under user traffic, and liveWindow the time each look covers.
-const (
-	checkEvery = 5
-	liveWindow = 30 * time.Second
-	staleAfter = 20 * time.Second
-)
-
-// Observe looks at a canary's live telemetry: whether it still arrives, what
-// the tasks of both versions cost, and every few ticks whether the candidate breaches the performance gate.
-func (p *Plane) Observe(ctx context.Context, r pipeline.Record) (pipeline.Observation, error) {
-	s, err := p.Service(r.Service)
-	if err != nil {
-		return pipeline.Observation{}, err
-	}
-	now := p.o.Now()
-	// A restart forgets when telemetry last came; it gets as long as the
-	// canary's own start.
-	last := p.started
-	if r.StageStartedAt.After(last) {
-		last = r.StageStartedAt
-	}
-	if at, ok := p.o.Freshness(r.Service, r.Version); ok && at.After(last) {
-		last = at
-	}
-	if age := now.Sub(last); age > staleAfter {
-		return pipeline.Observation{Stale: fmt.Sprintf("no telemetry from %s %s for %s", r.Service, r.Version, age.Round(time.Second))}, nil
-	}
-	var obs pipeline.Observation
-	arms := map[string]headgate.Arm{r.Plan.Stable.Version: headgate.Stable, r.Version: headgate.Candidate}
-	if obs.Costs, err = p.taskCosts(ctx, s, arms); err != nil {
-		return pipeline.Observation{}, err
-	}
-	if r.State.Ticks%checkEvery != 0 || now.Sub(r.StageStartedAt) < liveWindow {
-		return obs, nil
-	}
-	in := gate.Input{DatasetID: "canary", Metrics: map[string]any{}, Origins: map[string]gate.Origin{}}
-	scope := dictionary.Scope{Service: s.Name, Version: r.Version, Environment: s.Environments.Production, Window: liveWindow}
-	if _, err := p.measure(ctx, &in, scope, same(liveFigures[headgate.GatePerformance])); err != nil {
-		return pipeline.Observation{}, err
-	}
-	rules, err := p.rules(ctx, s.Name)
-	if err != nil {
-		return pipeline.Observation{}, err
-	}
-	res, err := gate.Evaluate(rules, headgate.GatePerformance, in)
-	if err != nil {
-		return pipeline.Observation{}, err
-	}
-	for _, c := range res.Checks {
-		if c.Verdict == headgate.Pass || c.Verdict == headgate.Fail {
-			obs.Checks = append(obs.Checks, canary.Check{Gate: res.Gate, MetricCode: c.Code, Breached: c.Verdict == headgate.Fail})
-		}
-	}
-	return obs, nil
 }

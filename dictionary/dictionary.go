@@ -51,7 +51,8 @@ type Figure struct {
 	Window time.Duration
 	UsedBy []string // where it appears: summary, gate:performance, canary, dashboard
 
-	query string // PromQL with the default window, namespaced
+	query   string // PromQL with the default window, namespaced
+	samples string // the same, of how many observations the query rests on; may be empty
 }
 
 // Alert is a threshold on a figure.

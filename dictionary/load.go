@@ -95,6 +95,7 @@ type figureDef struct {
 	Window    string    `yaml:"window"`
 	UsedBy    []string  `yaml:"used_by"`
 	Query     string    `yaml:"query"`
+	Samples   string    `yaml:"samples"`
 }
 
 type alertDef struct {
@@ -423,6 +424,12 @@ func (b *builder) figure(path string, m metricDef, def figureDef) {
 		return
 	}
 	f.query = query
+	if def.Samples != "" {
+		if f.samples, err = b.compile(def.Samples, f.Window); err != nil {
+			b.find(path, entry, "samples: %v", err)
+			return
+		}
+	}
 	b.figures[def.Name] = f
 }
 

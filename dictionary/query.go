@@ -2,6 +2,7 @@ package dictionary
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -16,6 +17,7 @@ import (
 // Scope narrows a query. Empty fields do not narrow.
 type Scope struct {
 	Tenant      string
+	Tenants     []string // any of these
 	Service     string
 	Version     string
 	Environment string
@@ -41,20 +43,44 @@ func (d *Dictionary) Query(figure string, s Scope) (string, error) {
 // labels, which are the store's names: tenant_id, service_version,
 // http_route. A label that a metric does not have is empty in the answer.
 func (d *Dictionary) QueryBy(figure string, s Scope, by ...string) (string, error) {
-	f, ok := d.figures[figure]
-	if !ok {
-		return "", headgate.Invalidf("the metric dictionary knows no figure %q; it knows %s", figure, strings.Join(sortedKeys(d.figures), ", "))
+	f, err := d.known(figure)
+	if err != nil {
+		return "", err
 	}
 	for _, l := range by {
 		if !validLabel(l) {
 			return "", headgate.Invalidf("%q is not a label name", l)
 		}
 	}
-	expr, err := promql.ParseExpr(f.query)
+	return d.narrow(f.query, f.Window, s, by)
+}
+
+// Samples returns the PromQL of how many observations a figure rests on within
+// a scope, "" when the dictionary does not say. The answer is zero when nothing
+// was observed, nothing at all when there is no such series, and not always
+// whole, since rates extrapolate.
+func (d *Dictionary) Samples(figure string, s Scope) (string, error) {
+	f, err := d.known(figure)
+	if err != nil || f.samples == "" {
+		return "", err
+	}
+	return d.narrow(f.samples, f.Window, s, nil)
+}
+
+func (d *Dictionary) known(figure string) (Figure, error) {
+	f, ok := d.figures[figure]
+	if !ok {
+		return f, headgate.Invalidf("the metric dictionary knows no figure %q; it knows %s", figure, strings.Join(sortedKeys(d.figures), ", "))
+	}
+	return f, nil
+}
+
+// narrow puts a query within a scope.
+func (d *Dictionary) narrow(query string, window time.Duration, s Scope, by []string) (string, error) {
+	expr, err := promql.ParseExpr(query)
 	if err != nil { // Load has parsed it before
 		return "", headgate.AsError(err)
 	}
-	window := f.Window
 	if s.Window > 0 && window > 0 {
 		window = (s.Window + time.Second - 1).Truncate(time.Second)
 	}
@@ -119,6 +145,13 @@ func (d *Dictionary) matchers(selector string, s Scope) []*labels.Matcher {
 	equal("service_name", s.Service)
 	equal("service_version", s.Version)
 	equal("tenant_id", s.Tenant)
+	if len(s.Tenants) > 0 {
+		quoted := make([]string, len(s.Tenants))
+		for i, t := range s.Tenants {
+			quoted[i] = regexp.QuoteMeta(t)
+		}
+		out = append(out, labels.MustNewMatcher(labels.MatchRegexp, "tenant_id", strings.Join(quoted, "|")))
+	}
 	return out
 }
 

@@ -14,6 +14,48 @@ import (
 	"github.com/headgate/headgate/internal/needs"
 )
 
+// compared are decisions of which the performance gate's compares two versions.
+func (s *server) compared(id string) []evidence.GateDecision {
+	all := s.decisions(id)
+	rules := `{"format":"headgate-rules/v1","thresholds":{"performance":{"api_p95_s_max":1.5,"cache_hit_rate_min":0.7}},"min_samples":{"performance":{"api_p95_s":200}},` +
+		`"comparisons":{"performance":{"api_p95_ratio":{"max":1.2,"min_samples":100}}}}`
+	p := &all[1]
+	p.Rules.Digest = s.put(rules)
+	p.Thresholds["api_p95_ratio_max"] = 1.2
+	p.Values["candidate_api_p95_s"], p.Values["baseline_api_p95_s"], p.Values["api_p95_ratio"] = 0.6, 0.5, 1.2
+	p.Checks = append(p.Checks, evidence.Check{
+		Name: "api_p95_ratio", Code: "API_P95_RATIO_HIGH", Value: 1.2, Threshold: 1.2, Op: "<=", Unit: "1",
+		Samples: ptr(int64(300)), MinSamples: 100, Window: "10m", Distance: ptr(0.0), Verdict: headgate.Pass,
+	})
+	return all
+}
+
+func TestComparisonsAreVerified(t *testing.T) {
+	t.Parallel()
+	r := release("rel_a")
+	for _, tt := range []struct {
+		name  string
+		forge func(p *evidence.GateDecision)
+		want  []string
+	}{
+		{"honest", func(*evidence.GateDecision) {}, nil},
+		{"threshold", func(p *evidence.GateDecision) { p.Checks[2].Threshold, p.Thresholds["api_p95_ratio_max"] = 1.5, 1.5 },
+			[]string{"THRESHOLD_SWAPPED: api_p95_ratio_max = 1.5"}},
+		{"samples", func(p *evidence.GateDecision) { p.Checks[2].MinSamples = 10 }, []string{"THRESHOLD_SWAPPED: demands 10 samples"}},
+		{"too few", func(p *evidence.GateDecision) { p.Checks[2].Samples = ptr(int64(99)) }, []string{"VERDICT_FORGED: fewer than the 100 samples"}},
+		{"left out", func(p *evidence.GateDecision) { p.Checks = p.Checks[:2] }, []string{"VERDICT_FORGED: lacks the check api_p95_ratio"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := newServer(t)
+			all := s.compared(r.ID)
+			tt.forge(&all[1])
+			s.record(r, all)
+			wantFindings(t, verify(t, s.bundle(r, nil), evidence.VerifyOptions{}), tt.want)
+		})
+	}
+}
+
 // TestIndependentVerifier runs the verifier in Python, which knows the format
 // from its documentation only, against the same bundles.
 func TestIndependentVerifier(t *testing.T) {
@@ -56,6 +98,17 @@ func TestIndependentVerifier(t *testing.T) {
 	withTool(&lies[3], s1)
 	liar.record(r, lies)
 
+	comparing, slower := serverWith(t, keys), serverWith(t, keys)
+	comparing.record(r, comparing.compared(r.ID))
+	hidden := slower.compared(r.ID)
+	hidden[1].Checks[2].Value, hidden[1].Values["api_p95_ratio"] = 1.1, 1.1 // it is 1.2
+	slower.record(r, hidden)
+	unasked := serverWith(t, keys)
+	left := unasked.compared(r.ID)
+	left[1].Checks = left[1].Checks[:2]
+	delete(left[1].Thresholds, "api_p95_ratio_max")
+	unasked.record(r, left)
+
 	change := func(edit func(m map[string][]byte)) []byte {
 		m := map[string][]byte{}
 		for name, content := range members {
@@ -83,6 +136,9 @@ func TestIndependentVerifier(t *testing.T) {
 		}), nil, 1, []string{"SIGNATURE_INVALID " + fifth, "THRESHOLD_SWAPPED " + fifth}},
 		{"forged by the server", liar.bundle(r, fork), nil, 1, []string{"CHECKPOINT_FORKED", "VERDICT_FORGED", "THRESHOLD_SWAPPED", "gate security is recorded as fail", "gate cost shows tool runs as []", "OUTCOME_UNSUPPORTED"}},
 		{"a rule in CEL", ownRules.bundle(r, nil), ownRules.checkpoint(), 3, []string{"NOT_JUDGED_AGAIN " + fourth + ": rule search_p95", "ok: 8 statements"}},
+		{"a comparison", comparing.bundle(r, nil), comparing.checkpoint(), 0, []string{"ok: 8 statements"}},
+		{"a comparison's number forged", slower.bundle(r, nil), slower.checkpoint(), 1, []string{"VERDICT_FORGED " + fourth + ": check api_p95_ratio has the value 1.1, which does not follow from 0.6 and 0.5"}},
+		{"a comparison left out", unasked.bundle(r, nil), unasked.checkpoint(), 1, []string{"gate performance lacks the check api_p95_ratio", "THRESHOLD_SWAPPED " + fourth}},
 		{"not a bundle", []byte("hello"), nil, 2, []string{"BUNDLE_UNREADABLE"}},
 	}
 	for _, tt := range tests {

@@ -165,30 +165,60 @@ func threshold(all map[string]any, name string) (any, bool) {
 
 // checkThresholds compares the thresholds with the recorded rule set.
 func (v *verification) checkThresholds(s stated, d GateDecision, raw []byte) {
-	var rules struct {
-		Thresholds map[headgate.Gate]map[string]any   `json:"thresholds"`
-		MinSamples map[headgate.Gate]map[string]int64 `json:"min_samples"`
-	}
-	if json.Unmarshal(raw, &rules) != nil {
+	rules, err := readLimits(raw, d.Gate)
+	if err != nil {
 		v.find(FindingMemberInvalid, blobMember(d.Rules.Digest), "it is not a rule set, but statement %d was judged under it", s.index)
 		return
 	}
-	for _, name := range slices.Sorted(maps.Keys(rules.Thresholds[d.Gate])) {
-		want := rules.Thresholds[d.Gate][name]
+	for _, name := range slices.Sorted(maps.Keys(rules.thresholds)) {
+		want := rules.thresholds[name]
 		if shown, ok := d.Thresholds[name]; !ok || !sameValue(shown, want) {
 			v.find(FindingThreshold, s.name, "gate %s shows %s = %v, but its rule set %s says %v", d.Gate, name, shown, d.Rules.Digest, want)
 		}
 	}
 	for _, c := range d.Checks {
-		if want := rules.MinSamples[d.Gate][c.Name]; want != c.MinSamples {
+		if want := rules.minSamples[c.Name]; want != c.MinSamples {
 			v.find(FindingThreshold, s.name, "check %s of gate %s demands %d samples, but its rule set %s says %d", c.Name, d.Gate, c.MinSamples, d.Rules.Digest, want)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(d.Thresholds)) {
-		if _, ok := rules.Thresholds[d.Gate][name]; !ok {
+		if _, ok := rules.thresholds[name]; !ok {
 			v.find(FindingThreshold, s.name, "gate %s shows the threshold %s, which its rule set %s does not have", d.Gate, name, d.Rules.Digest)
 		}
 	}
+	for _, name := range rules.compared {
+		if !slices.ContainsFunc(d.Checks, func(c Check) bool { return c.Name == name }) {
+			v.find(FindingVerdict, s.name, "gate %s lacks the check %s, which its rule set %s asks for", d.Gate, name, d.Rules.Digest)
+		}
+	}
+}
+
+// limits are what a rule set says of one gate, its comparisons included.
+type limits struct {
+	thresholds map[string]any
+	minSamples map[string]int64
+	compared   []string // checks
+}
+
+func readLimits(raw []byte, g headgate.Gate) (limits, error) {
+	var rules struct {
+		Thresholds  map[headgate.Gate]map[string]any   `json:"thresholds"`
+		MinSamples  map[headgate.Gate]map[string]int64 `json:"min_samples"`
+		Comparisons map[headgate.Gate]map[string]struct {
+			Max        float64 `json:"max"`
+			MinSamples int64   `json:"min_samples"`
+		} `json:"comparisons"`
+	}
+	if err := json.Unmarshal(raw, &rules); err != nil {
+		return limits{}, err
+	}
+	out := limits{thresholds: map[string]any{}, minSamples: map[string]int64{}, compared: slices.Sorted(maps.Keys(rules.Comparisons[g]))}
+	maps.Copy(out.thresholds, rules.Thresholds[g])
+	maps.Copy(out.minSamples, rules.MinSamples[g])
+	for name, c := range rules.Comparisons[g] {
+		out.thresholds[name+"_max"], out.minSamples[name] = c.Max, c.MinSamples
+	}
+	return out, nil
 }
 
 // opTool is the operator of a check on a tool's own run. Such a check has the

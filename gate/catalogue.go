@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/headgate/headgate"
@@ -16,7 +17,11 @@ const (
 	count                // a whole number >= 0
 	flag                 // a boolean
 	ratio                // computed: an amount over a positive baseline
+	increase             // computed: a share less the baseline's
 )
+
+// computed reports whether the measure follows from two others.
+func (k kind) computed() bool { return k == ratio || k == increase }
 
 // measure is one metric of a gate together with the check on it. A measure
 // without a code is an input of another check only.
@@ -27,7 +32,7 @@ type measure struct {
 	series string // the population whose samples it shares, as rules name it
 	code   string
 	bound  string // "min", "max" or "required"
-	limit  any    // the contract's threshold
+	limit  any    // the contract's threshold; nil for what only a rule set can ask for
 }
 
 // catalogue is Gate D as the HTTP contract fixes it, in contract order.
@@ -65,6 +70,26 @@ var catalogue = map[headgate.Gate][]measure{
 	},
 }
 
+// comparable is what a rule set may have compared beyond the contract: the
+// candidate with the baseline, measured at the same time.
+var comparable = map[headgate.Gate][]measure{
+	headgate.GatePerformance: {
+		{name: "candidate_api_p95_s", kind: amount, unit: "s", series: "candidate_api"},
+		{name: "baseline_api_p95_s", kind: positive, unit: "s", series: "baseline_api"},
+		{"api_p95_ratio", ratio, "1", "candidate_api", "API_P95_RATIO_HIGH", "max", nil},
+		{name: "candidate_api_error_rate", kind: share, unit: "1", series: "candidate_api"},
+		{name: "baseline_api_error_rate", kind: share, unit: "1", series: "baseline_api"},
+		{"api_error_rate_increase", increase, "1", "candidate_api", "API_ERROR_RATE_INCREASE_HIGH", "max", nil},
+	},
+}
+
+// arms are the metrics of candidate and baseline behind each computed measure.
+var arms = map[string][2]string{
+	"task_cost_p95_ratio":     {"task_cost_p95", "baseline_task_cost_p95"},
+	"api_p95_ratio":           {"candidate_api_p95_s", "baseline_api_p95_s"},
+	"api_error_rate_increase": {"candidate_api_error_rate", "baseline_api_error_rate"},
+}
+
 // flat is the name as the keys of values and thresholds use it.
 func (m measure) flat() string { return strings.ReplaceAll(m.name, ".", "_") }
 
@@ -73,8 +98,9 @@ func (m measure) threshold() string { return m.flat() + "_" + m.bound }
 
 // inputs names the request metrics on which the check rests.
 func (m measure) inputs() []string {
-	if m.kind == ratio {
-		return []string{costName, baselineName}
+	if m.kind.computed() {
+		both := arms[m.name]
+		return both[:]
 	}
 	return []string{m.name}
 }
@@ -90,11 +116,6 @@ func (m measure) reason(v headgate.Verdict) string {
 		return m.code
 	}
 }
-
-const (
-	costName     = "task_cost_p95"
-	baselineName = "baseline_task_cost_p95"
-)
 
 // judge compares the measured value with th. Too few samples cannot condemn or
 // acquit a distribution, but one violation found, or one drill failed, is a
@@ -136,8 +157,8 @@ func (m measure) compare(c *Check, in metrics) {
 		return
 	}
 	margin := decimal(limit)
-	if m.kind == ratio {
-		margin.Sub(margin, in.ratio)
+	if exact := in.exact[m.name]; exact != nil {
+		margin.Sub(margin, exact)
 	} else {
 		margin.Sub(margin, decimal(number(c.Value)))
 	}
@@ -163,20 +184,25 @@ func (o Origin) tooFew(least int64) bool {
 // "api_p95_s") belongs to Gate D, and to which gate.
 func Known(metric string) (headgate.Gate, bool) {
 	for _, g := range headgate.GateD() {
-		for _, m := range catalogue[g] {
-			if m.name == metric && m.kind != ratio {
-				return g, true
-			}
+		if slices.Contains(MetricNames(g), metric) {
+			return g, true
 		}
 	}
 	return "", false
 }
 
-// MetricNames returns the request metrics of a gate in contract order.
+// MetricNames returns every request metric that a gate can judge, in contract
+// order, then those that only a rule set's comparisons ask for. See
+// [RuleSet.Metrics].
 func MetricNames(g headgate.Gate) []string {
+	return sent(slices.Concat(catalogue[g], comparable[g]))
+}
+
+// sent are the measures that a request holds.
+func sent(measures []measure) []string {
 	var names []string
-	for _, m := range catalogue[g] {
-		if m.kind != ratio {
+	for _, m := range measures {
+		if !m.kind.computed() {
 			names = append(names, m.name)
 		}
 	}

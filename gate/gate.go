@@ -121,11 +121,11 @@ func Evaluate(rules RuleSet, g headgate.Gate, in Input) (Result, error) {
 		return Result{}, headgate.Errorf(headgate.CodeConfigInvalid, headgate.ClassPermanent,
 			"no rule set is loaded; use the default rules or load a rule file")
 	}
-	measures, ok := catalogue[g]
-	if !ok {
+	if catalogue[g] == nil {
 		return Result{}, headgate.Invalidf("gate: want one of %s", joinGates(headgate.GateD()))
 	}
-	m, err := read(g, in)
+	measures := rules.measures(g)
+	m, err := read(measures, in)
 	if err != nil {
 		return Result{}, err
 	}
@@ -137,9 +137,9 @@ func Evaluate(rules RuleSet, g headgate.Gate, in Input) (Result, error) {
 		if ms.code == "" {
 			continue
 		}
-		th := rules.body.Thresholds[g][ms.threshold()]
+		th, least := rules.limit(g, ms)
 		res.Thresholds[ms.threshold()] = th
-		res.add(ms.judge(m, th, rules.body.MinSamples[g][ms.flat()]), ms.reason)
+		res.add(ms.judge(m, th, least), ms.reason)
 	}
 	for i, r := range rules.body.Rules {
 		if r.Gate == g {

@@ -138,7 +138,7 @@ func evaluate(t *testing.T, g headgate.Gate, in gate.Input) gate.Result {
 func TestBoundariesCoverEveryMetric(t *testing.T) {
 	t.Parallel()
 	for _, g := range headgate.GateD() {
-		for _, name := range gate.MetricNames(g) {
+		for _, name := range gate.DefaultRules().Metrics(g) {
 			tested := slices.ContainsFunc(boundaries, func(b boundary) bool { return b.path == name })
 			if !tested && name != "baseline_task_cost_p95" {
 				t.Errorf("no boundary test for %s", name)
@@ -163,7 +163,7 @@ func TestBadInputIsRefused(t *testing.T) {
 	boolean := map[string]any{"missing": nil, "number": 1.0, "text": "true", "zero": 0.0, "object": map[string]any{}}
 	positive := map[string]any{"zero": 0.0, "negative zero": math.Copysign(0, -1)}
 	for _, g := range headgate.GateD() {
-		for _, name := range gate.MetricNames(g) {
+		for _, name := range gate.DefaultRules().Metrics(g) {
 			bad := maps.Clone(everywhere)
 			switch name {
 			case "api_p95_s", "retrieval_p95_s", "parse_50p_p95_s", "evaluation_p95_s", "task_cost_p95":
@@ -245,7 +245,7 @@ func TestBadRequestShapes(t *testing.T) {
 func TestEveryOffendingFieldIsNamed(t *testing.T) {
 	t.Parallel()
 	_, err := gate.Evaluate(gate.DefaultRules(), headgate.GateSecurity, gate.Input{Metrics: map[string]any{}})
-	for _, field := range append([]string{"dataset_id"}, gate.MetricNames(headgate.GateSecurity)...) {
+	for _, field := range append([]string{"dataset_id"}, gate.DefaultRules().Metrics(headgate.GateSecurity)...) {
 		if !strings.Contains(err.Error(), field) {
 			t.Errorf("%v does not name %s", err, field)
 		}
@@ -256,7 +256,7 @@ func TestDottedNamesMeanTheSame(t *testing.T) {
 	t.Parallel()
 	nested := good(headgate.GateQuality)
 	dotted := map[string]any{}
-	for _, name := range gate.MetricNames(headgate.GateQuality) {
+	for _, name := range gate.DefaultRules().Metrics(headgate.GateQuality) {
 		group, key, _ := strings.Cut(name, ".")
 		dotted[name] = nested[group].(map[string]any)[key]
 	}
@@ -374,7 +374,7 @@ func TestRecordedInputGivesTheSameResult(t *testing.T) {
 	t.Parallel()
 	for _, g := range headgate.GateD() {
 		in := gate.Input{DatasetID: "gold-v1", Metrics: good(g), Origins: map[string]gate.Origin{
-			gate.MetricNames(g)[0]: {Samples: new(int64(12)), Window: "30m", Source: "report.json"},
+			gate.DefaultRules().Metrics(g)[0]: {Samples: new(int64(12)), Window: "30m", Source: "report.json"},
 		}}
 		recorded, err := json.Marshal(in)
 		if err != nil {

@@ -22,9 +22,9 @@ const (
 
 // metrics are a gate's metrics after every check on type and range.
 type metrics struct {
-	flat    map[string]any // by flat name: float64, int64 or bool
-	ratio   *big.Rat       // the cost ratio, exact; nil outside the cost gate
-	all     map[string]any // everything sent, numbers as float64, for CEL
+	flat    map[string]any      // by flat name: float64, int64 or bool
+	exact   map[string]*big.Rat // what is computed of candidate and baseline
+	all     map[string]any      // everything sent, numbers as float64, for CEL
 	origins map[string]Origin
 	series  map[string]int64 // samples by metric and by series, for CEL
 }
@@ -41,10 +41,10 @@ func (p problems) err() error {
 	return headgate.Invalidf("%s", strings.Join(p, "; ")).With("fields", []string(p))
 }
 
-// read validates in for g and brings it into the form the checks use.
-func read(g headgate.Gate, in Input) (metrics, error) {
+// read validates in for measures and brings it into the form the checks use.
+func read(measures []measure, in Input) (metrics, error) {
 	var p problems
-	m := metrics{flat: map[string]any{}, origins: in.Origins}
+	m := metrics{flat: map[string]any{}, exact: map[string]*big.Rat{}, origins: in.Origins}
 	switch {
 	case strings.TrimSpace(in.DatasetID) == "":
 		p.add("dataset_id", "is required")
@@ -55,9 +55,10 @@ func read(g headgate.Gate, in Input) (metrics, error) {
 		p.add("metrics", "is required")
 		return m, p.err()
 	}
-	for _, ms := range catalogue[g] {
+	for _, ms := range measures {
 		m.readOrigin(ms, &p)
-		if ms.kind == ratio {
+		if ms.kind.computed() {
+			m.compute(ms, &p) // its inputs stand before it
 			continue
 		}
 		v, err := lookup(in.Metrics, ms.name)
@@ -73,12 +74,9 @@ func read(g headgate.Gate, in Input) (metrics, error) {
 		}
 		m.flat[ms.flat()] = v
 	}
-	if g == headgate.GateCost {
-		m.readRatio(&p)
-	}
 	readTools(in.Tools, &p)
 	m.all = plain(in.Metrics, 0)
-	m.series = samples(g, in.Origins)
+	m.series = samples(measures, in.Origins)
 	return m, p.err()
 }
 
@@ -95,21 +93,26 @@ func (m metrics) mayBeAbsent(name string) bool {
 	return o.Broken != "" || o.Samples != nil && *o.Samples == 0
 }
 
-// readRatio divides the candidate's cost by the baseline's.
-func (m *metrics) readRatio(p *problems) {
-	cost, okCost := m.flat[costName].(float64)
-	base, okBase := m.flat[baselineName].(float64)
-	if !okCost || !okBase {
+// compute compares the candidate's number with the baseline's.
+func (m *metrics) compute(ms measure, p *problems) {
+	both := arms[ms.name]
+	candidate, okCandidate := m.flat[both[0]].(float64)
+	base, okBase := m.flat[both[1]].(float64)
+	if !okCandidate || !okBase {
 		return
 	}
-	m.ratio = decimal(cost)
-	m.ratio.Quo(m.ratio, decimal(base))
-	f, _ := m.ratio.Float64()
+	exact := decimal(candidate)
+	if ms.kind == ratio {
+		exact.Quo(exact, decimal(base))
+	} else {
+		exact.Sub(exact, decimal(base))
+	}
+	f, _ := exact.Float64()
 	if math.IsInf(f, 0) {
-		p.add("metrics."+baselineName, "is too small beside "+costName)
+		p.add("metrics."+both[1], "is too small beside "+both[0])
 		return
 	}
-	m.flat["task_cost_p95_ratio"] = f
+	m.exact[ms.name], m.flat[ms.flat()] = exact, f
 }
 
 // origin merges the origins of a check's inputs: the fewest samples decide, and
@@ -253,15 +256,15 @@ func plain(doc map[string]any, depth int) map[string]any {
 // samples returns what rules of one's own call samples: the count by flat
 // metric name, and by series the least of its metrics' counts. What nobody
 // counted is zero.
-func samples(g headgate.Gate, origins map[string]Origin) map[string]int64 {
+func samples(measures []measure, origins map[string]Origin) map[string]int64 {
 	out := map[string]int64{}
 	for name, o := range origins {
 		if o.Samples != nil {
 			out[strings.ReplaceAll(name, ".", "_")] = *o.Samples
 		}
 	}
-	for _, m := range catalogue[g] {
-		if m.kind == ratio {
+	for _, m := range measures {
+		if m.kind.computed() {
 			continue
 		}
 		n := out[m.flat()]

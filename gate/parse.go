@@ -120,6 +120,7 @@ func (p *parser) document(n *yaml.Node) {
 				p.body.MinSamples[g][m.flat()] = least
 			}
 		}),
+		"comparisons":       p.comparisons(),
 		"rules":             p.rules,
 		"accept_tool_codes": p.acceptances(),
 	})
@@ -162,21 +163,73 @@ func (p *parser) threshold(m measure, g headgate.Gate, v *yaml.Node, field strin
 		p.body.Thresholds[g][m.threshold()] = b
 		return
 	}
-	var f float64
-	if (v.Tag != "!!float" && v.Tag != "!!int") || v.Decode(&f) != nil {
-		p.failf(v, field, "must be a number")
-		return
-	}
 	k := m.kind
 	if k == ratio {
 		k = positive
 	}
+	if f, ok := p.number(k, v, field); ok {
+		p.body.Thresholds[g][m.threshold()] = f
+	}
+}
+
+// comparisons reads gate → check → how much worse than the baseline it may be.
+func (p *parser) comparisons() func(*yaml.Node, string) {
+	gates := map[string]func(*yaml.Node, string){}
+	for g, measures := range comparable {
+		handle := map[string]func(*yaml.Node, string){}
+		for _, m := range measures {
+			if m.code != "" {
+				handle[m.name] = func(v *yaml.Node, field string) { p.comparison(g, m, v, field) }
+			}
+		}
+		gates[string(g)] = func(v *yaml.Node, field string) { p.fields(v, field, handle) }
+	}
+	return func(v *yaml.Node, field string) { p.fields(v, field, gates) }
+}
+
+func (p *parser) comparison(g headgate.Gate, m measure, n *yaml.Node, path string) {
+	var c comparison
+	before := len(p.problems)
+	p.fields(n, path, map[string]func(*yaml.Node, string){
+		"max": func(v *yaml.Node, field string) {
+			k := share
+			if m.kind == ratio {
+				k = positive
+			}
+			c.Max, _ = p.number(k, v, field)
+		},
+		"min_samples": p.whole(&c.MinSamples, 1),
+	})
+	for _, name := range []string{"max", "min_samples"} {
+		if n.Kind == yaml.MappingNode && !has(n, name) {
+			p.failf(n, path+"."+name, "is required")
+		}
+	}
+	if len(p.problems) > before {
+		return
+	}
+	if p.body.Comparisons == nil {
+		p.body.Comparisons = map[headgate.Gate]map[string]comparison{}
+	}
+	if p.body.Comparisons[g] == nil {
+		p.body.Comparisons[g] = map[string]comparison{}
+	}
+	p.body.Comparisons[g][m.name] = c
+}
+
+// number reads a number of a kind.
+func (p *parser) number(k kind, v *yaml.Node, field string) (float64, bool) {
+	var f float64
+	if (v.Tag != "!!float" && v.Tag != "!!int") || v.Decode(&f) != nil {
+		p.failf(v, field, "must be a number")
+		return 0, false
+	}
 	read, err := k.read(f)
 	if err != nil {
 		p.failf(v, field, "%s", err)
-		return
+		return 0, false
 	}
-	p.body.Thresholds[g][m.threshold()] = number(read)
+	return number(read), true
 }
 
 // acceptances reads which codes of tools' runs each gate accepts.

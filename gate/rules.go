@@ -34,8 +34,18 @@ type body struct {
 	Thresholds map[headgate.Gate]map[string]any   `json:"thresholds"`
 	MinSamples map[headgate.Gate]map[string]int64 `json:"min_samples"`
 	Rules      []rule                             `json:"rules"`
+	// Comparisons are by gate and check. A set without any reads as it always
+	// did, so that stored digests stay what they are.
+	Comparisons map[headgate.Gate]map[string]comparison `json:"comparisons,omitempty"`
 	// Accept lists the codes of tools' runs that do not block a gate.
 	Accept map[headgate.Gate][]string `json:"accept_tool_codes,omitempty"`
+}
+
+// comparison is how much worse than the baseline a candidate may be, and on how
+// many samples of each that has to rest.
+type comparison struct {
+	Max        float64 `json:"max"`
+	MinSamples int64   `json:"min_samples"`
 }
 
 // rule is one of a service's own: a CEL expression that must be true.
@@ -107,6 +117,51 @@ func (r RuleSet) Canonical() []byte {
 	return out
 }
 
+// Metrics returns the request metrics that the rules need of a gate, in
+// contract order, then those of its comparisons.
+func (r RuleSet) Metrics(g headgate.Gate) []string { return sent(r.measures(g)) }
+
+// Comparisons returns the codes of the checks in which the rules have a gate
+// compare the candidate with the baseline beyond the contract.
+func (r RuleSet) Comparisons(g headgate.Gate) []string {
+	var codes []string
+	for _, m := range comparable[g] {
+		if _, ok := r.body.Comparisons[g][m.name]; ok {
+			codes = append(codes, m.code)
+		}
+	}
+	return codes
+}
+
+// measures are a gate's, those of the rules' comparisons included.
+func (r RuleSet) measures(g headgate.Gate) []measure {
+	asked := r.body.Comparisons[g]
+	if len(asked) == 0 {
+		return catalogue[g]
+	}
+	out := slices.Clone(catalogue[g])
+	for _, m := range comparable[g] {
+		if _, ok := asked[m.name]; !ok {
+			continue
+		}
+		for _, input := range comparable[g] {
+			if slices.Contains(m.inputs(), input.name) {
+				out = append(out, input)
+			}
+		}
+		out = append(out, m)
+	}
+	return out
+}
+
+// limit is the threshold of a check and the samples that it needs.
+func (r RuleSet) limit(g headgate.Gate, m measure) (threshold any, minSamples int64) {
+	if c, ok := r.body.Comparisons[g][m.name]; ok {
+		return c.Max, c.MinSamples
+	}
+	return r.body.Thresholds[g][m.threshold()], r.body.MinSamples[g][m.flat()]
+}
+
 // MarshalJSON returns the canonical form.
 func (r RuleSet) MarshalJSON() ([]byte, error) { return r.Canonical(), nil }
 
@@ -145,17 +200,44 @@ func Diff(old, next RuleSet) []Change {
 				why, looser := direction(m.bound, from, to)
 				out = append(out, Change{g, key, fmt.Sprint(from), fmt.Sprint(to), why, looser})
 			}
-			a, b := old.body.MinSamples[g][m.flat()], next.body.MinSamples[g][m.flat()]
-			switch {
-			case b < a:
-				out = append(out, Change{g, m.flat(), fmt.Sprint(a), fmt.Sprint(b), "fewer samples suffice", true})
-			case b > a:
-				out = append(out, Change{g, m.flat(), fmt.Sprint(a), fmt.Sprint(b), "more samples are needed", false})
-			}
+			out = append(out, diffSamples(g, m, old.body.MinSamples[g][m.flat()], next.body.MinSamples[g][m.flat()])...)
 		}
+		out = append(out, diffCompared(g, old.body.Comparisons[g], next.body.Comparisons[g])...)
 		out = append(out, diffAccepted(g, old.body.Accept[g], next.body.Accept[g])...)
 	}
 	return append(out, diffOwn(old, next)...)
+}
+
+func diffSamples(g headgate.Gate, m measure, from, to int64) []Change {
+	switch {
+	case to < from:
+		return []Change{{g, m.flat(), fmt.Sprint(from), fmt.Sprint(to), "fewer samples suffice", true}}
+	case to > from:
+		return []Change{{g, m.flat(), fmt.Sprint(from), fmt.Sprint(to), "more samples are needed", false}}
+	}
+	return nil
+}
+
+// diffCompared compares what is compared with the baseline.
+func diffCompared(g headgate.Gate, old, next map[string]comparison) []Change {
+	var out []Change
+	for _, m := range comparable[g] {
+		from, before := old[m.name]
+		to, after := next[m.name]
+		switch {
+		case before && !after:
+			out = append(out, Change{g, m.threshold(), fmt.Sprint(from.Max), "", "the comparison is gone", true})
+		case after && !before:
+			out = append(out, Change{g, m.threshold(), "", fmt.Sprint(to.Max), "the comparison is new", false})
+		case before:
+			if from.Max != to.Max {
+				why, looser := direction(m.bound, from.Max, to.Max)
+				out = append(out, Change{g, m.threshold(), fmt.Sprint(from.Max), fmt.Sprint(to.Max), why, looser})
+			}
+			out = append(out, diffSamples(g, m, from.MinSamples, to.MinSamples)...)
+		}
+	}
+	return out
 }
 
 // diffAccepted compares what tools may say without blocking a gate.

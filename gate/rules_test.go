@@ -36,6 +36,7 @@ func TestCanonicalFormParsesToTheSameDigest(t *testing.T) {
 	for _, r := range []gate.RuleSet{gate.DefaultRules(), parse(t, `
 thresholds: {performance: {api_p95_s_max: 1}, cost: {routing_degrade_passed_required: false}}
 min_samples: {performance: {api_p95_s: 200}}
+comparisons: {performance: {api_p95_ratio: {max: 1.2, min_samples: 200}}}
 accept_tool_codes: {performance: [TOOL_THRESHOLD_CROSSED]}
 rules:
   - {name: fast, gate: performance, code: API_SLOW, expr: metrics.api_p95_s <= 1.5 && samples.api >= 200}
@@ -63,6 +64,7 @@ func TestDigestIgnoresSpellingAndSeesMeaning(t *testing.T) {
 		"thresholds: {performance: {api_p95_s_max: 1.50001}}",
 		"min_samples: {performance: {api_p95_s: 1}}",
 		"rules: [{name: a, gate: cost, code: A, expr: 'true'}]",
+		"comparisons: {performance: {api_p95_ratio: {max: 1.2, min_samples: 200}}}",
 	} {
 		if parse(t, src).Digest() == base {
 			t.Errorf("%s does not change the digest", src)
@@ -78,7 +80,7 @@ func TestRuleFileErrorsNameFileLineAndField(t *testing.T) {
 		{"a list", "- 1", "rules.yaml:1"},
 		{"wrong format", "format: v9\nversion: 1\nowner: a\nreason: b", `rules.yaml:1: format: must be "headgate-rules/v1"`},
 		{"no owner", "format: headgate-rules/v1\nversion: 1\nreason: b", "owner: is required"},
-		{"unknown field", header + "treshold: 1", "rules.yaml:5: treshold: unknown field; known here: accept_tool_codes, format,"},
+		{"unknown field", header + "treshold: 1", "rules.yaml:5: treshold: unknown field; known here: accept_tool_codes, comparisons, format,"},
 		{"unknown gate", header + "thresholds:\n  speed: {}", "rules.yaml:6: thresholds.speed: unknown field; known here: cost, performance, quality, security"},
 		{"wrong direction", header + "thresholds:\n  quality:\n    ragas_faithfulness_max: 1", "rules.yaml:7: thresholds.quality.ragas_faithfulness_max: unknown field"},
 		{"twice", header + "thresholds:\n  cost: {degrade_availability_min: 1, degrade_availability_min: 0}", "thresholds.cost.degrade_availability_min: is given twice"},
@@ -89,6 +91,10 @@ func TestRuleFileErrorsNameFileLineAndField(t *testing.T) {
 		{"fractional count", header + "thresholds:\n  security:\n    secret_scan_findings_max: 0.5", "must be a whole number"},
 		{"boolean", header + "thresholds:\n  cost:\n    routing_degrade_passed_required: 1", "must be true or false"},
 		{"negative samples", header + "min_samples:\n  cost:\n    degrade_availability: -1", "rules.yaml:7: min_samples.cost.degrade_availability: must be a whole number"},
+		{"comparison of what nobody compares", header + "comparisons:\n  performance:\n    cache_hit_rate: {max: 1, min_samples: 1}", "rules.yaml:7: comparisons.performance.cache_hit_rate: unknown field; known here: api_error_rate_increase, api_p95_ratio"},
+		{"comparison without samples", header + "comparisons:\n  performance:\n    api_p95_ratio: {max: 1.2}", "rules.yaml:7: comparisons.performance.api_p95_ratio.min_samples: is required"},
+		{"comparison on none", header + "comparisons:\n  performance:\n    api_p95_ratio: {max: 1.2, min_samples: 0}", "comparisons.performance.api_p95_ratio.min_samples: must be a whole number from 1"},
+		{"comparison out of range", header + "comparisons:\n  performance:\n    api_error_rate_increase: {max: 1.2, min_samples: 1}", "comparisons.performance.api_error_rate_increase.max: must be between 0 and 1"},
 		{"alias", header + "thresholds: &x\n  cost: *x", "rules.yaml:6: thresholds.cost: must be a mapping"},
 		{"rule name", header + "rules:\n  - {name: A B, gate: cost, code: A, expr: 'true'}", "rules.yaml:6: rules[0].name: must match"},
 		{"rule gate", header + "rules:\n  - {name: a, gate: ops, code: A, expr: 'true'}", "rules.yaml:6: rules[0].gate: must be one of"},
@@ -162,6 +168,30 @@ func TestRulesOfOnesOwn(t *testing.T) {
 				t.Error("the rule reaches into another gate")
 			}
 		})
+	}
+}
+
+func TestComparisonsLoosen(t *testing.T) {
+	t.Parallel()
+	const compare = "comparisons: {performance: {api_p95_ratio: {max: 1.2, min_samples: 200}}}"
+	for _, tt := range []struct {
+		name, old, next string
+		want            []string
+	}{
+		{"new", "", compare, nil},
+		{"gone", compare, "", []string{"api_p95_ratio_max"}},
+		{"the same", compare, compare, nil},
+		{"higher maximum", compare, strings.Replace(compare, "1.2", "1.3", 1), []string{"api_p95_ratio_max"}},
+		{"stricter", compare, strings.NewReplacer("1.2", "1.1", "200", "300").Replace(compare), nil},
+		{"fewer samples", compare, strings.Replace(compare, "200", "199", 1), []string{"api_p95_ratio"}},
+	} {
+		var got []string
+		for _, c := range gate.Loosened(parse(t, tt.old), parse(t, tt.next)) {
+			got = append(got, c.Rule)
+		}
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%s: got %v, want %v", tt.name, got, tt.want)
+		}
 	}
 }
 

@@ -76,7 +76,7 @@ func (s steering) allowed(r Record, d canary.Decision) float64 {
 
 // undecidedReasons are the codes of a canary that nothing speaks against and
 // that is not decided yet.
-var undecidedReasons = []string{canary.CodeMoreData, canary.CodeMinDuration, canary.CodeNoTraffic, canary.CodeNoStable}
+var undecidedReasons = []string{canary.CodeMoreData, canary.CodeMinDuration, canary.CodeNoTraffic, canary.CodeNoStable, canary.CodeCheckUndecided}
 
 // CheckPromotion returns PROMOTION_REFUSED unless a person may give a candidate
 // all traffic after the decision d: when the canary passed, or when it is not

@@ -144,10 +144,10 @@ func (a *app) judge(g headgate.Gate, files []string, format string, columns map[
 	}
 	if len(in.Metrics) == 0 && !slices.ContainsFunc(in.Tools, func(t gate.ToolReport) bool { return t.Verdict == headgate.Fail }) {
 		return headgate.Invalidf("none of the files has a metric of the %s gate; it judges %s (use --column where the tool calls them otherwise)",
-			g, strings.Join(gate.MetricNames(g), ", "))
+			g, strings.Join(rules.Metrics(g), ", "))
 	}
 	in.DatasetID = cmp.Or(in.DatasetID, filepath.Base(files[0]))
-	for _, name := range gate.MetricNames(g) {
+	for _, name := range rules.Metrics(g) {
 		if _, ok := in.Metrics[name]; !ok {
 			none := int64(0)
 			in.Origins[name] = gate.Origin{Samples: &none, Source: "in no file"}

@@ -82,9 +82,13 @@ func (a *app) rulesInForce(ctx context.Context, n connection, service string) (c
 
 func (a *app) showRules(r client.RuleChange) error {
 	var doc struct {
-		Thresholds map[headgate.Gate]map[string]any   `json:"thresholds"`
-		MinSamples map[headgate.Gate]map[string]int64 `json:"min_samples"`
-		Rules      []struct {
+		Thresholds  map[headgate.Gate]map[string]any   `json:"thresholds"`
+		MinSamples  map[headgate.Gate]map[string]int64 `json:"min_samples"`
+		Comparisons map[headgate.Gate]map[string]struct {
+			Max        float64 `json:"max"`
+			MinSamples int64   `json:"min_samples"`
+		} `json:"comparisons"`
+		Rules []struct {
 			Name string        `json:"name"`
 			Gate headgate.Gate `json:"gate"`
 			Expr string        `json:"expr"`
@@ -100,6 +104,12 @@ func (a *app) showRules(r client.RuleChange) error {
 		for _, name := range sortedKeys(doc.Thresholds[g]) {
 			metric := strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(name, "_min"), "_max"), "_required")
 			rows = append(rows, []string{string(g), name, figure(doc.Thresholds[g][name]), strconv.FormatInt(doc.MinSamples[g][metric], 10)})
+		}
+	}
+	for _, g := range headgate.GateD() {
+		for _, name := range sortedKeys(doc.Comparisons[g]) {
+			c := doc.Comparisons[g][name]
+			rows = append(rows, []string{string(g), name + "_max", figure(c.Max), strconv.FormatInt(c.MinSamples, 10)})
 		}
 	}
 	for _, own := range doc.Rules {

@@ -116,6 +116,13 @@ def roots_from_consistency(proof, old, new, old_root, whole=True):
 
 GATE_D = ("quality", "performance", "security", "cost")
 
+# What follows from two values: the candidate's over, or less, the baseline's.
+COMPUTED = {
+    "task_cost_p95_ratio": ("task_cost_p95", "baseline_task_cost_p95", lambda a, b: a / b),
+    "api_p95_ratio": ("candidate_api_p95_s", "baseline_api_p95_s", lambda a, b: a / b),
+    "api_error_rate_increase": ("candidate_api_error_rate", "baseline_api_error_rate", lambda a, b: a - b),
+}
+
 
 # --- formats -----------------------------------------------------------------
 def digest(content):
@@ -363,12 +370,18 @@ class Verification:
             self.check_check(name, d, c)
         raw = self.members.get("blobs/sha256/" + d["rules"]["digest"].split(":")[-1])
         rules = json.loads(raw) if raw else {}
-        if raw and rules.get("thresholds", {}).get(d["gate"], {}) != d["thresholds"]:
+        thresholds = dict(rules.get("thresholds", {}).get(d["gate"], {}))
+        least = dict(rules.get("min_samples", {}).get(d["gate"], {}))
+        for check, limit in rules.get("comparisons", {}).get(d["gate"], {}).items():
+            thresholds[check + "_max"], least[check] = limit["max"], limit["min_samples"]
+            if check not in [c["name"] for c in d["checks"]]:
+                self.find("VERDICT_FORGED", name, f"gate {d['gate']} lacks the check {check}, which its rule set asks for")
+        if raw and thresholds != d["thresholds"]:
             self.find("THRESHOLD_SWAPPED", name, f"gate {d['gate']} shows thresholds that its rule set does not have")
         if raw:
             self.check_tools(name, d, rules.get("accept_tool_codes", {}).get(d["gate"], []))
         for c in d["checks"] if raw else ():
-            if rules.get("min_samples", {}).get(d["gate"], {}).get(c["name"], 0) != c["min_samples"]:
+            if least.get(c["name"], 0) != c["min_samples"]:
                 self.find("THRESHOLD_SWAPPED", name, f"check {c['name']} demands another number of samples than its rule set")
 
     def check_tools(self, name, d, accepted):
@@ -398,6 +411,11 @@ class Verification:
         elif isinstance(value, (int, float)) and isinstance(limit, (int, float)):
             slack = 1e-12 * max(abs(value), abs(limit))
             holds = {">=": value >= limit - slack, "<=": value <= limit + slack, "==": abs(value - limit) <= slack}[op]
+        if c["name"] in COMPUTED and value is not None:
+            candidate, baseline, compute = COMPUTED[c["name"]]
+            both = d["values"].get(candidate), d["values"].get(baseline)
+            if None not in both and abs(compute(*both) - value) > 1e-9 * max(1, abs(value)):
+                self.find("VERDICT_FORGED", name, f"check {c['name']} has the value {value}, which does not follow from {both[0]} and {both[1]}")
         few = c["min_samples"] > 0 and (c["samples"] is None or c["samples"] < c["min_samples"])
         if c["verdict"] == "pass" and (not holds or few) or c["verdict"] == "fail" and holds:
             self.find("VERDICT_FORGED", name, f"check {c['name']} is recorded as {c['verdict']}: {value} {op} {limit}, {c['samples']} samples")
