@@ -10,6 +10,7 @@ import (
 
 	"github.com/headgate/headgate"
 	"github.com/headgate/headgate/access"
+	"github.com/headgate/headgate/alert"
 	"github.com/headgate/headgate/control"
 	"github.com/headgate/headgate/gate"
 )
@@ -72,6 +73,15 @@ func (s *server) registerRules(a huma.API) {
 				return answer(ctx, gate.ConfusionTable{}, err)
 			}
 			t, err := s.Plane.BacktestRules(ctx, who, in.Service, in.RawBody, time.Duration(in.SinceS*float64(time.Second)))
+			return answer(ctx, t, err)
+		})
+	huma.Register(a, op(http.MethodPost, "/alerts/backtest", "backtest-alerts", "Try alert thresholds on the metrics of past releases"),
+		func(ctx context.Context, in *backtestInput) (*reply[alert.ConfusionTable], error) {
+			who, err := must(ctx, access.Viewer)
+			if err != nil {
+				return answer(ctx, alert.ConfusionTable{}, err)
+			}
+			t, err := s.Plane.BacktestAlerts(ctx, who, in.Service, in.RawBody, time.Duration(in.SinceS*float64(time.Second)))
 			return answer(ctx, t, err)
 		})
 	s.registerOverrides(a)

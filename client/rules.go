@@ -96,6 +96,42 @@ func (c *Client) BacktestRules(ctx context.Context, service string, file []byte,
 	return do[Backtest](ctx, c, call{method: http.MethodPost, path: "/api/v1/rules/backtest", query: q, raw: bytes.NewReader(file), timeout: transferTimeout})
 }
 
+// AlertBacktest is for which past releases alert thresholds would have alerted.
+type AlertBacktest struct {
+	AlertedBad        int `json:"alerted_bad"`
+	AlertedGood       int `json:"alerted_good"`
+	SilentBad         int `json:"silent_bad"`
+	SilentGood        int `json:"silent_good"`
+	AlertedUnobserved int `json:"alerted_unobserved"`
+	SilentUnobserved  int `json:"silent_unobserved"`
+	NoMetrics         int `json:"no_metrics"` // counted apart: retention has removed what would tell
+	NeverMetUsers     int `json:"never_met_users"`
+	Releases          []struct {
+		ReleaseID string           `json:"release_id"`
+		EndedAt   time.Time        `json:"ended_at"`
+		Outcome   headgate.Outcome `json:"outcome"`
+		Incidents int              `json:"incidents"`
+		Truth     string           `json:"truth"` // bad, good or unobserved
+		From      time.Time        `json:"from,omitzero"`
+		To        time.Time        `json:"to,omitzero"`
+		Gone      string           `json:"gone,omitempty"` // why the metrics do not tell
+		Would     string           `json:"would"`          // alerted, silent, no_metrics or never_met_users
+		Alerts    []struct {
+			Alert    string    `json:"alert"`
+			Severity string    `json:"severity"`
+			FiredAt  time.Time `json:"fired_at"`
+		} `json:"alerts"`
+	} `json:"releases"`
+}
+
+// BacktestAlerts tries the alert thresholds of a file in the metric
+// dictionary's format on the metrics of past releases: those of a service, or
+// all.
+func (c *Client) BacktestAlerts(ctx context.Context, service string, file []byte, since time.Duration) (AlertBacktest, error) {
+	q := url.Values{"service": {service}, "since_s": {strconv.FormatFloat(since.Seconds(), 'f', -1, 64)}}
+	return do[AlertBacktest](ctx, c, call{method: http.MethodPost, path: "/api/v1/alerts/backtest", query: q, raw: bytes.NewReader(file), timeout: transferTimeout})
+}
+
 // Override is a gate of a release that two people let pass for a time. It does
 // nothing while ApprovedBy is empty.
 type Override struct {

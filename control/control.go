@@ -107,6 +107,9 @@ type Figures interface {
 	Number(ctx context.Context, promql string, at time.Time) (float64, bool, error)
 	// Each hands every series of a query's answer to use.
 	Each(ctx context.Context, promql string, at time.Time, use func(labels map[string]string, v float64)) error
+	// Times are those from start to end, every step, at which a query has an
+	// answer, in order.
+	Times(ctx context.Context, promql string, start, end time.Time, step time.Duration) ([]time.Time, error)
 }
 
 // Service is a service under control with the parts that act on it.

@@ -193,6 +193,8 @@ type figures struct {
 	missing []string
 	// answer, if set and true, comes before everything else.
 	answer func(promql string) (float64, bool)
+	// times answers when a query has an answer.
+	times func(promql string, from time.Time) []time.Time
 	// series are a version's, by tenant, instance and bound.
 	series map[string]map[[3]string]float64
 }
@@ -225,6 +227,10 @@ func (f *figures) Each(_ context.Context, promql string, _ time.Time, use func(m
 		}
 	}
 	return nil
+}
+
+func (f *figures) Times(_ context.Context, promql string, from, _ time.Time, _ time.Duration) ([]time.Time, error) {
+	return f.times(promql, from), nil
 }
 
 func (f *figures) lose(names ...string) {

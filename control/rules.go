@@ -12,7 +12,6 @@ import (
 
 	"github.com/headgate/headgate"
 	"github.com/headgate/headgate/access"
-	"github.com/headgate/headgate/evidence"
 	"github.com/headgate/headgate/gate"
 )
 
@@ -296,69 +295,4 @@ func (p *Plane) putRules(ctx context.Context, who access.Identity, c RuleChange,
 // RuleChanges returns every change of the rules, oldest first.
 func (p *Plane) RuleChanges(ctx context.Context) ([]RuleChange, error) {
 	return p.o.Store.RuleChanges(ctx)
-}
-
-// maxBacktest bounds how many releases one backtest looks at.
-const maxBacktest = 10_000
-
-// BacktestRules judges the releases of a time again under other rules, on the
-// inputs that the evidence log holds, and compares with what became of them. An
-// empty service means the releases of all.
-func (p *Plane) BacktestRules(ctx context.Context, who access.Identity, service string, src []byte, since time.Duration) (gate.ConfusionTable, error) {
-	set, err := gate.ParseRules("rules", src)
-	if err != nil {
-		return gate.ConfusionTable{}, err
-	}
-	if since <= 0 {
-		return gate.ConfusionTable{}, headgate.Invalidf("since must be a positive time, for example 90d")
-	}
-	all, err := p.o.Store.Releases(ctx, service, maxBacktest)
-	if err != nil {
-		return gate.ConfusionTable{}, err
-	}
-	var past []gate.PastRelease
-	from := p.o.Now().Add(-since)
-	for _, rec := range all {
-		if !rec.Done() || rec.UpdatedAt.Before(from) || !who.Sees(rec.TenantID) || rec.Outcome == headgate.Aborted {
-			continue
-		}
-		one, err := p.pastRelease(ctx, rec.Release)
-		if err != nil {
-			return gate.ConfusionTable{}, err
-		}
-		past = append(past, one)
-	}
-	return gate.Backtest(set, past), nil
-}
-
-// pastRelease is what the evidence log says of a release's gates, and what
-// became of it.
-func (p *Plane) pastRelease(ctx context.Context, rel headgate.Release) (gate.PastRelease, error) {
-	out := gate.PastRelease{ReleaseID: rel.ID, EndedAt: rel.UpdatedAt, Outcome: rel.Outcome, Inputs: map[headgate.Gate]gate.Input{}}
-	entries, err := p.o.Log.Entries(ctx, evidence.EntryQuery{ReleaseID: rel.ID, PredicateType: evidence.TypeGateDecision})
-	if err != nil {
-		return out, err
-	}
-	for _, e := range entries {
-		st, err := e.Statement()
-		if err != nil {
-			return out, err
-		}
-		var d evidence.GateDecision
-		if err := json.Unmarshal(st.Predicate, &d); err != nil {
-			return out, err
-		}
-		// What a gate said after the release had ended did not decide it.
-		if d.Declared || d.Time.After(rel.UpdatedAt) {
-			continue
-		}
-		if out.Inputs[d.Gate], err = recordedInput(d); err != nil {
-			return out, err
-		}
-	}
-	rollbacks, err := p.o.Store.Rollbacks(ctx, rel.ID)
-	if rel.Outcome == headgate.Promoted {
-		out.Incidents = len(rollbacks) // taken back after all
-	}
-	return out, err
 }

@@ -7,7 +7,11 @@ import (
 	"time"
 
 	"github.com/goccy/go-yaml"
+	"github.com/prometheus/prometheus/promql/parser"
 )
+
+// RuleInterval is how often the rules are evaluated.
+const RuleInterval = 30 * time.Second
 
 // byVersion are the labels that tell releases apart.
 var byVersion = []string{"service_name", "service_version", "deployment_environment_name"}
@@ -57,7 +61,7 @@ var burns = []burn{
 // burn-rate alerts as a Prometheus rule file.
 func (d *Dictionary) Rules() ([]byte, error) {
 	var file ruleFile
-	records := ruleGroup{Name: "headgate-figures", Interval: "30s"}
+	records := ruleGroup{Name: "headgate-figures", Interval: duration(RuleInterval)}
 	for _, f := range d.Figures() {
 		expr, err := d.QueryBy(f.Name, Scope{}, byVersion...)
 		if err != nil {
@@ -67,7 +71,7 @@ func (d *Dictionary) Rules() ([]byte, error) {
 	}
 	file.Groups = append(file.Groups, records)
 
-	alerts := ruleGroup{Name: "headgate-alerts", Interval: "30s"}
+	alerts := ruleGroup{Name: "headgate-alerts", Interval: duration(RuleInterval)}
 	for _, a := range d.alerts {
 		r, err := d.alertRule(a)
 		if err != nil {
@@ -78,7 +82,7 @@ func (d *Dictionary) Rules() ([]byte, error) {
 	file.Groups = append(file.Groups, alerts)
 
 	for _, o := range d.objectives {
-		g := ruleGroup{Name: "headgate-slo-" + o.Name, Interval: "30s"}
+		g := ruleGroup{Name: "headgate-slo-" + o.Name, Interval: duration(RuleInterval)}
 		for _, b := range burns {
 			r, err := d.burnRule(o, b)
 			if err != nil {
@@ -95,15 +99,32 @@ func (d *Dictionary) Rules() ([]byte, error) {
 	return append([]byte("# Generated from the metric dictionary.\n"), out...), nil
 }
 
+// AlertQuery returns the PromQL whose answer is not empty while a figure is past
+// the alert's bound, one series per combination of the labels.
+func (d *Dictionary) AlertQuery(a Alert, s Scope, by ...string) (string, error) {
+	expr, err := d.QueryBy(a.Figure, s, by...)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("(%s) %s %s", expr, a.Op, number(a.Bound)), nil
+}
+
+// PresenceQuery returns the PromQL of how many series there are within a scope,
+// nothing when there are none.
+func (d *Dictionary) PresenceQuery(s Scope) string {
+	sel := &parser.VectorSelector{LabelMatchers: d.matchers("", s)}
+	return "count(" + sel.String() + ")"
+}
+
 func (d *Dictionary) alertRule(a Alert) (rule, error) {
-	expr, err := d.QueryBy(a.Figure, Scope{}, byVersion...)
+	expr, err := d.AlertQuery(a, Scope{}, byVersion...)
 	if err != nil {
 		return rule{}, err
 	}
 	f := d.figures[a.Figure]
 	return rule{
 		Alert: a.Name,
-		Expr:  fmt.Sprintf("(%s) %s %s", expr, a.Op, number(a.Bound)),
+		Expr:  expr,
 		For:   duration(a.For),
 		Labels: map[string]string{
 			"severity": a.Severity, "owner": a.Owner,

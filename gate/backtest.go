@@ -58,7 +58,7 @@ func Backtest(rules RuleSet, past []PastRelease) ConfusionTable {
 	for _, p := range past {
 		row := BacktestRow{
 			ReleaseID: p.ReleaseID, EndedAt: p.EndedAt, Outcome: p.Outcome,
-			Incidents: p.Incidents, Truth: p.truth(),
+			Incidents: p.Incidents, Truth: Truth(p.Outcome, p.Incidents),
 		}
 		row.Would, row.Reasons = p.judge(rules)
 		met := p.Outcome != headgate.Blocked
@@ -82,11 +82,13 @@ func (t *ConfusionTable) count(row BacktestRow) {
 	}
 }
 
-func (p PastRelease) truth() string {
+// Truth is what a release turned out to be: "bad" when it was rolled back or
+// caused incidents, "good" when it was promoted without, else "unobserved".
+func Truth(outcome headgate.Outcome, incidents int) string {
 	switch {
-	case p.Outcome == headgate.RolledBack || p.Incidents > 0:
+	case outcome == headgate.RolledBack || incidents > 0:
 		return "bad"
-	case p.Outcome == headgate.Promoted:
+	case outcome == headgate.Promoted:
 		return "good"
 	}
 	return "unobserved"

@@ -54,6 +54,13 @@ func TestRulesAndOverridesOverHTTP(t *testing.T) {
 		t.Errorf("backtest: %v", table)
 	}
 
+	alerts := "{file_format: definition/2, metrics: [{name: bea.task.cost, annotations: {headgate: {alerts: " +
+		"[{name: Dear, figure: task_cost_p95, above: 1, severity: P2, runbook: r.md}]}}}]}"
+	if table := w.data(t, w.do(t, "POST", "/alerts/backtest?since_s=86400", alerts, file)); table["alerted_bad"] != 0.0 || table["releases"] == nil {
+		t.Errorf("backtest of alerts: %v", table)
+	}
+	w.refuse(t, "POST", "/alerts/backtest?since_s=86400", "file_format: definition/2", 400, "CONFIG_INVALID", file)
+
 	w.startRelease(t, "rel-ov", "v1.1.0")
 	ask := object{"gate": "cost", "reason": "the tender closes tonight", "expires_s": 3600}
 	w.refuse(t, "POST", "/releases/rel-ov/overrides", ask, 403, "AUTH_FORBIDDEN", ci)

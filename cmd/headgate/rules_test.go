@@ -96,6 +96,12 @@ func TestRulesAreChangedByTwo(t *testing.T) {
 
 	p.run("ci", 0, "0 releases of the last 90d", "rules", "backtest", "--rules", strict)
 	p.run("ci", 0, `"blocked_bad":0`, "rules", "backtest", "--rules", strict, "--since", "12h", "-o", "json")
+	alerts := p.file("alerts.yaml", "file_format: definition/2\nmetrics:\n  - name: bea.task.cost\n    annotations:\n      headgate:\n        alerts:\n"+
+		"          - {name: Dear, figure: task_cost_p95, above: 1, severity: P2, runbook: r.md}\n")
+	p.run("ci", 0, "would have alerted", "rules", "backtest", "--alerts", alerts)
+	p.run("ci", 0, `"no_metrics":0`, "rules", "backtest", "--alerts", alerts, "-o", "json")
+	p.run("ci", 2, "one of --rules and --alerts", "rules", "backtest", "--alerts", alerts, "--rules", strict)
+	p.run("ci", 1, "does not know it", "rules", "backtest", "--alerts", p.file("alerts.bad", "file_format: definition/2\nmetrics: [{name: nobody.knows}]\n"))
 	p.run("ci", 2, "--since", "rules", "backtest", "--rules", strict, "--since", "soon")
 	p.run("ci", 1, "strict.yaml.bad:1", "rules", "propose", p.file("strict.yaml.bad", "format: x\n"))
 }

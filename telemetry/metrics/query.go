@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/prometheus/prometheus/promql"
@@ -143,6 +144,23 @@ func (s *Store) ranged(ctx context.Context, query string, start, end time.Time, 
 		return queryError(err)
 	}
 	return use(m)
+}
+
+// Times returns the steps from start to end at which a query has an answer, in
+// order.
+func (s *Store) Times(ctx context.Context, query string, start, end time.Time, step time.Duration) ([]time.Time, error) {
+	return times(s.Range(ctx, query, start, end, step))
+}
+
+func times(lines []Series, err error) ([]time.Time, error) {
+	var out []time.Time
+	for _, line := range lines {
+		for _, p := range line.Points {
+			out = append(out, p.Time)
+		}
+	}
+	slices.SortFunc(out, time.Time.Compare)
+	return slices.CompactFunc(out, time.Time.Equal), err
 }
 
 func checkRange(start, end time.Time, step time.Duration) error {

@@ -268,6 +268,11 @@ func (r *Remote) Range(ctx context.Context, query string, start, end time.Time, 
 	return out, nil
 }
 
+// Times is [Store.Times].
+func (r *Remote) Times(ctx context.Context, query string, start, end time.Time, step time.Duration) ([]time.Time, error) {
+	return times(r.Range(ctx, query, start, end, step))
+}
+
 func metricLabels(m model.Metric) map[string]string {
 	out := make(map[string]string, len(m))
 	for k, v := range m {
