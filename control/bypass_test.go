@@ -84,6 +84,28 @@ func TestNoWayAround(t *testing.T) {
 			f.show(t, "rel-2")
 			return f.record(t, "rel-2")
 		}, gateDMissing},
+		{"every hand that a person can lay on it", func(t *testing.T, f *fixture, r pipeline.Record) pipeline.Record {
+			f.release(t, "rel-2", digest("e"))
+			if err := f.Promote(t.Context(), operator, "rel-2", "now"); code(err) != control.CodeNotInCanary {
+				t.Errorf("promoted without a canary: %v", err)
+			}
+			for _, err := range []error{
+				f.SetShare(t.Context(), operator, "rel-2", 1, "all of them"), f.Resume(t.Context(), operator, "rel-2", "go on"),
+				f.Approve(t.Context(), operator, "rel-2", "please"),
+			} {
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := f.Override(t.Context(), operator, control.OverrideRequest{ReleaseID: "rel-2", Gate: headgate.GateSecurity, Reason: "tonight", Expires: time.Hour}); err == nil {
+				t.Error("the security gate was overridden")
+			}
+			rec := f.record(t, "rel-2")
+			if rec.Stage == headgate.StageCanary || rec.State.Share != 0 || rec.State.Holding {
+				t.Errorf("it moved: %+v", rec.State)
+			}
+			return rec
+		}, all},
 		{"figures typed in over a failed check", func(t *testing.T, f *fixture, r pipeline.Record) pipeline.Record {
 			f.report(t, r.ID, headgate.GateSecurity, "gitleaks", "gitleaks.json", `[{"RuleID":"k","File":"a","StartLine":1,"Match":"m","Secret":"s"}]`)
 			if e, err := f.EvaluateRelease(t.Context(), operator, r.ID, headgate.GateSecurity); err != nil || e.Passed {
