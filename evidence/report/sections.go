@@ -190,7 +190,7 @@ func (w words) stages(r Release) section {
 			name = w.trf("%s (attempt %d)", name, run.Attempt)
 		}
 		found := cell{Text: cmp.Or(run.Summary, none), Sub: strings.Join(run.Reasons, ", ")}
-		t.Rows = append(t.Rows, []cell{text(name), w.verdict(run.Verdict), w.when(run.StartedAt), text(w.between(run.StartedAt, run.EndedAt)), found})
+		t.Rows = append(t.Rows, []cell{{Text: name, Whole: true}, w.verdict(run.Verdict), w.when(run.StartedAt), text(w.between(run.StartedAt, run.EndedAt)), found})
 	}
 	s := section{ID: "stages", Title: w.tr("Stages"), Tables: []table{t}}
 	for _, stage := range headgate.Stages() {
