@@ -165,6 +165,8 @@ func (w *world) Record(_ context.Context, key string, e headgate.Event) error {
 }
 
 func (w *world) kinds() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	var out []string
 	for _, e := range w.events {
 		out = append(out, e.Kind+":"+string(e.Verdict))
