@@ -46,6 +46,26 @@ func (a *app) connect(n connection) (*client.Client, error) {
 	return client.New(s.URL, token, &http.Client{Transport: http.DefaultTransport}), nil
 }
 
+// ask sends one request to the server that n names, and prints the answer: as
+// JSON where output says so, else by text.
+func ask[T any](a *app, n connection, output string, request func(*client.Client) (T, error), text func(T) error) (T, error) {
+	var answer T
+	if err := checkOutput(output); err != nil {
+		return answer, err
+	}
+	cl, err := a.connect(n)
+	if err != nil {
+		return answer, err
+	}
+	if answer, err = request(cl); err != nil {
+		return answer, err
+	}
+	if output == outputJSON {
+		return answer, writeJSON(a.stdout, answer)
+	}
+	return answer, text(answer)
+}
+
 // group is a command that only holds others.
 func group(use, short string, subcommands ...*cobra.Command) *cobra.Command {
 	c := &cobra.Command{
@@ -69,6 +89,18 @@ func onlyCommands(c *cobra.Command, args []string) error {
 		err = fmt.Errorf("%w; did you mean %q?", err, near[0])
 	}
 	return usageError{err}
+}
+
+// reasonFlag declares --reason; check it with needsReason.
+func reasonFlag(f *pflag.FlagSet, reason *string) {
+	f.StringVar(reason, "reason", "", "why, for the audit log (required)")
+}
+
+func needsReason(reason string) error {
+	if reason == "" {
+		return usageError{errors.New("--reason is required; it is kept in the audit log")}
+	}
+	return nil
 }
 
 // outputFlag declares --output; check it with checkOutput.

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"time"
 
@@ -32,22 +31,9 @@ func newDrillRollbackCommand(a *app) *cobra.Command {
 			if service == "" {
 				return usageError{errors.New("--service is required: which service's rollback is rehearsed?")}
 			}
-			if err := checkOutput(output); err != nil {
-				return err
-			}
-			cl, err := a.connect(n)
-			if err != nil {
-				return err
-			}
-			d, err := cl.DrillRollback(c.Context(), service, reason)
-			if err != nil {
-				return err
-			}
-			if output == outputJSON {
-				err = writeJSON(a.stdout, d)
-			} else {
-				showDrill(a.stdout, d)
-			}
+			d, err := ask(a, n, output, func(cl *client.Client) (client.Drill, error) {
+				return cl.DrillRollback(c.Context(), service, reason)
+			}, a.showDrill)
 			if err == nil && !d.Passed {
 				return exitCode(exitError)
 			}
@@ -72,22 +58,10 @@ func newDrillShowCommand(a *app) *cobra.Command {
 			if service == "" {
 				return usageError{errors.New("--service is required: which service's drills?")}
 			}
-			if err := checkOutput(output); err != nil {
-				return err
-			}
-			cl, err := a.connect(n)
-			if err != nil {
-				return err
-			}
-			all, err := cl.Drills(c.Context(), service)
-			if err != nil {
-				return err
-			}
-			if output == outputJSON {
-				return writeJSON(a.stdout, all)
-			}
-			showDrills(a.stdout, all)
-			return nil
+			_, err := ask(a, n, output, func(cl *client.Client) (client.Drills, error) {
+				return cl.Drills(c.Context(), service)
+			}, a.showDrills)
+			return err
 		},
 	}
 	n.flags(c.Flags())
@@ -96,7 +70,8 @@ func newDrillShowCommand(a *app) *cobra.Command {
 	return c
 }
 
-func showDrills(w io.Writer, all client.Drills) {
+func (a *app) showDrills(all client.Drills) error {
+	w := a.stdout
 	switch {
 	case all.Overdue != "":
 		fmt.Fprintln(w, "OVERDUE: "+printable(all.Overdue))
@@ -105,15 +80,18 @@ func showDrills(w io.Writer, all client.Drills) {
 	default:
 		fmt.Fprintf(w, "%s: no drill is asked for; rollback_drill.every in headgate.yaml does\n", all.Service)
 	}
-	if all.Last != nil {
-		showDrill(w, *all.Last)
+	if all.Last == nil {
+		return nil
 	}
-	if p := all.LastPassed; p != nil && p.ID != all.Last.ID {
-		showDrill(w, *p)
+	err := a.showDrill(*all.Last)
+	if p := all.LastPassed; err == nil && p != nil && p.ID != all.Last.ID {
+		err = a.showDrill(*p)
 	}
+	return err
 }
 
-func showDrill(w io.Writer, d client.Drill) {
+func (a *app) showDrill(d client.Drill) error {
+	w := a.stdout
 	verdict := "passed"
 	if !d.Passed {
 		verdict = "FAILED: " + printable(d.Failure)
@@ -133,4 +111,5 @@ func showDrill(w io.Writer, d client.Drill) {
 	for _, s := range d.Steps {
 		fmt.Fprintln(w, strings.TrimRight(fmt.Sprintf("  %-17s %-10s %s  %s", s.Component, s.Status, s.To, printable(s.Error)), " "))
 	}
+	return nil
 }

@@ -30,21 +30,10 @@ func newErrorsCommand(a *app) *cobra.Command {
 			case since < 0 || since != 0 && since < time.Second:
 				return usageError{errors.New("--since must be at least 1s, for example 10m")}
 			}
-			if err := checkOutput(output); err != nil {
-				return err
-			}
-			cl, err := a.connect(n)
-			if err != nil {
-				return err
-			}
-			rep, err := cl.Errors(c.Context(), release, since)
-			if err != nil {
-				return err
-			}
-			if output == outputJSON {
-				return writeJSON(a.stdout, rep)
-			}
-			return a.showErrors(rep)
+			_, err := ask(a, n, output, func(cl *client.Client) (client.ErrorReport, error) {
+				return cl.Errors(c.Context(), release, since)
+			}, a.showErrors)
+			return err
 		},
 	}
 	f := c.Flags()

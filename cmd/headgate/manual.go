@@ -36,25 +36,15 @@ func newReleaseRollbackCommand(a *app) *cobra.Command {
 		Example: "  headgate release rollback rel_3hk5… --reason 'customers report wrong totals'",
 		Args:    usage(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
-			if reason == "" {
-				return usageError{errors.New("--reason is required; it is kept in the audit log")}
-			}
-			if err := checkOutput(output); err != nil {
+			if err := needsReason(reason); err != nil {
 				return err
 			}
-			cl, err := a.connect(n)
-			if err != nil {
+			r, err := ask(a, n, output, func(cl *client.Client) (client.Release, error) {
+				return cl.Rollback(c.Context(), args[0], reason)
+			}, func(r client.Release) error {
+				_, err := fmt.Fprintln(a.stdout, strings.Join(rollbackLines(r), "\n"))
 				return err
-			}
-			r, err := cl.Rollback(c.Context(), args[0], reason)
-			if err != nil {
-				return err
-			}
-			if output == outputJSON {
-				err = writeJSON(a.stdout, r)
-			} else {
-				fmt.Fprintln(a.stdout, strings.Join(rollbackLines(r), "\n"))
-			}
+			})
 			if rb := r.Rollback; err == nil && rb != nil && rb.RestoredAt.IsZero() {
 				return exitCode(exitError)
 			}
@@ -62,7 +52,7 @@ func newReleaseRollbackCommand(a *app) *cobra.Command {
 		},
 	}
 	n.flags(c.Flags())
-	c.Flags().StringVar(&reason, "reason", "", "why, for the audit log (required)")
+	reasonFlag(c.Flags(), &reason)
 	outputFlag(c.Flags(), &output)
 	return c
 }

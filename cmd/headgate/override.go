@@ -29,41 +29,30 @@ func newReleaseOverrideCommand(a *app) *cobra.Command {
 			if gateName == "" || reason == "" || expires <= 0 {
 				return usageError{errors.New("--gate, --reason and --expires are required")}
 			}
-			if err := checkOutput(output); err != nil {
-				return err
-			}
-			cl, err := a.connect(n)
-			if err != nil {
-				return err
-			}
-			o, err := cl.Override(c.Context(), args[0], headgate.Gate(gateName), reason, expires)
-			if err != nil {
-				return err
-			}
-			if output == outputJSON {
-				return writeJSON(a.stdout, o)
-			}
-			a.showOverride(o)
-			return nil
+			_, err := ask(a, n, output, func(cl *client.Client) (client.Override, error) {
+				return cl.Override(c.Context(), args[0], headgate.Gate(gateName), reason, expires)
+			}, a.showOverride)
+			return err
 		},
 	}
 	n.flags(c.Flags())
 	c.Flags().StringVar(&gateName, "gate", "", "quality, performance, cost, rollout, rollback or ops (required)")
-	c.Flags().StringVar(&reason, "reason", "", "why, for the audit log (required)")
+	reasonFlag(c.Flags(), &reason)
 	c.Flags().DurationVar(&expires, "expires", 0, "how long it lasts, at most 24h (required)")
 	outputFlag(c.Flags(), &output)
 	return c
 }
 
-func (a *app) showOverride(o client.Override) {
+func (a *app) showOverride(o client.Override) error {
 	until := o.ExpiresAt.Local().Format(time.DateTime)
 	if o.ApprovedBy == "" {
 		fmt.Fprintf(a.stdout, "%s asks to let the %s gate of %s pass until %s\nit counts once somebody else gives the same command\n",
 			printable(o.RequestedBy), o.Gate, o.ReleaseID, until)
-		return
+		return nil
 	}
 	fmt.Fprintf(a.stdout, "OVERRIDDEN: the %s gate of %s passes until %s, by %s and %s\n", o.Gate, o.ReleaseID, until,
 		printable(o.RequestedBy), printable(o.ApprovedBy))
+	return nil
 }
 
 // evaluateRelease has the server judge a gate on all that it holds of a

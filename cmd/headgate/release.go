@@ -150,33 +150,10 @@ func newReleaseListCommand(a *app) *cobra.Command {
 		Short: "List the newest releases",
 		Args:  usage(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := checkOutput(output); err != nil {
-				return err
-			}
-			cl, err := a.connect(n)
-			if err != nil {
-				return err
-			}
-			all, err := cl.Releases(c.Context(), service, limit)
-			if err != nil {
-				return err
-			}
-			if output == outputJSON {
-				return writeJSON(a.stdout, all)
-			}
-			if len(all) == 0 {
-				fmt.Fprintln(a.stdout, "no releases yet; headgate release run starts one")
-				return nil
-			}
-			rows := make([][]string, len(all))
-			for i, r := range all {
-				state := string(r.Outcome)
-				if !r.Done() {
-					state = "at " + string(r.Stage)
-				}
-				rows[i] = []string{r.ID, r.Service, r.Version, state, strings.Join(r.Reasons, ","), r.CreatedAt.Local().Format(time.DateTime)}
-			}
-			return a.table([]string{"RELEASE", "SERVICE", "VERSION", "STATE", "REASONS", "CREATED"}, rows)
+			_, err := ask(a, n, output, func(cl *client.Client) ([]headgate.Release, error) {
+				return cl.Releases(c.Context(), service, limit)
+			}, a.showReleases)
+			return err
 		},
 	}
 	f := c.Flags()
@@ -187,6 +164,22 @@ func newReleaseListCommand(a *app) *cobra.Command {
 	return c
 }
 
+func (a *app) showReleases(all []headgate.Release) error {
+	if len(all) == 0 {
+		fmt.Fprintln(a.stdout, "no releases yet; headgate release run starts one")
+		return nil
+	}
+	rows := make([][]string, len(all))
+	for i, r := range all {
+		state := string(r.Outcome)
+		if !r.Done() {
+			state = "at " + string(r.Stage)
+		}
+		rows[i] = []string{r.ID, r.Service, r.Version, state, strings.Join(r.Reasons, ","), r.CreatedAt.Local().Format(time.DateTime)}
+	}
+	return a.table([]string{"RELEASE", "SERVICE", "VERSION", "STATE", "REASONS", "CREATED"}, rows)
+}
+
 func newReleaseShowCommand(a *app) *cobra.Command {
 	var n connection
 	var output string
@@ -195,21 +188,10 @@ func newReleaseShowCommand(a *app) *cobra.Command {
 		Short: "Show a release: its stages, its verdicts and why",
 		Args:  usage(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := checkOutput(output); err != nil {
-				return err
-			}
-			cl, err := a.connect(n)
-			if err != nil {
-				return err
-			}
-			r, err := cl.Release(c.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			if output == outputJSON {
-				return writeJSON(a.stdout, r)
-			}
-			return showRelease(a.stdout, r, time.Now())
+			_, err := ask(a, n, output, func(cl *client.Client) (client.Release, error) {
+				return cl.Release(c.Context(), args[0])
+			}, func(r client.Release) error { return showRelease(a.stdout, r, time.Now()) })
+			return err
 		},
 	}
 	n.flags(c.Flags())
@@ -241,29 +223,20 @@ func newReleaseActCommand(a *app, name, short string, act func(*client.Client, c
 		Example: "  headgate release " + name + " rel_3hk5… --reason 'agreed with the owner on call'",
 		Args:    usage(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
-			if reason == "" {
-				return usageError{errors.New("--reason is required; it is kept in the audit log")}
-			}
-			if err := checkOutput(output); err != nil {
+			if err := needsReason(reason); err != nil {
 				return err
 			}
-			cl, err := a.connect(n)
-			if err != nil {
+			_, err := ask(a, n, output, func(cl *client.Client) (client.Release, error) {
+				return act(cl, c.Context(), args[0], reason)
+			}, func(r client.Release) error {
+				_, err := fmt.Fprintf(a.stdout, "%s: %s recorded; watch it with headgate release watch %[1]s\n", r.ID, name)
 				return err
-			}
-			r, err := act(cl, c.Context(), args[0], reason)
-			if err != nil {
-				return err
-			}
-			if output == outputJSON {
-				return writeJSON(a.stdout, r)
-			}
-			fmt.Fprintf(a.stdout, "%s: %s recorded; watch it with headgate release watch %[1]s\n", r.ID, name)
-			return nil
+			})
+			return err
 		},
 	}
 	n.flags(c.Flags())
-	c.Flags().StringVar(&reason, "reason", "", "why, for the audit log (required)")
+	reasonFlag(c.Flags(), &reason)
 	outputFlag(c.Flags(), &output)
 	return c
 }

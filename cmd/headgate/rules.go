@@ -135,38 +135,29 @@ func newRulesListCommand(a *app) *cobra.Command {
 		Short: "List every change of the rules, and what waits for an approval",
 		Args:  usage(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := checkOutput(output); err != nil {
-				return err
-			}
-			cl, err := a.connect(n)
-			if err != nil {
-				return err
-			}
-			all, err := cl.Rules(c.Context())
-			if err != nil {
-				return err
-			}
-			if output == outputJSON {
-				return writeJSON(a.stdout, all)
-			}
-			rows := make([][]string, len(all))
-			for i, r := range all {
-				state := "was in force"
-				switch {
-				case r.InForce:
-					state = "in force"
-				case r.InForceAt.IsZero():
-					state = "waits for an approval"
-				}
-				rows[i] = []string{cmp.Or(r.Service, "all"), r.Digest, strconv.FormatInt(r.Version, 10), state, strconv.Itoa(len(r.Loosened)), r.ProposedBy, r.ApprovedBy,
-					r.ProposedAt.Local().Format(time.DateTime), r.Reason}
-			}
-			return a.table([]string{"SERVICE", "DIGEST", "VERSION", "STATE", "LOOSENED", "PROPOSED BY", "APPROVED BY", "AT", "REASON"}, rows)
+			_, err := ask(a, n, output, func(cl *client.Client) ([]client.RuleChange, error) { return cl.Rules(c.Context()) }, a.showRuleChanges)
+			return err
 		},
 	}
 	n.flags(c.Flags())
 	outputFlag(c.Flags(), &output)
 	return c
+}
+
+func (a *app) showRuleChanges(all []client.RuleChange) error {
+	rows := make([][]string, len(all))
+	for i, r := range all {
+		state := "was in force"
+		switch {
+		case r.InForce:
+			state = "in force"
+		case r.InForceAt.IsZero():
+			state = "waits for an approval"
+		}
+		rows[i] = []string{cmp.Or(r.Service, "all"), r.Digest, strconv.FormatInt(r.Version, 10), state, strconv.Itoa(len(r.Loosened)), r.ProposedBy, r.ApprovedBy,
+			r.ProposedAt.Local().Format(time.DateTime), r.Reason}
+	}
+	return a.table([]string{"SERVICE", "DIGEST", "VERSION", "STATE", "LOOSENED", "PROPOSED BY", "APPROVED BY", "AT", "REASON"}, rows)
 }
 
 func newRulesDiffCommand(a *app) *cobra.Command {
@@ -256,22 +247,14 @@ func newRulesProposeCommand(a *app) *cobra.Command {
 		Example: "  headgate rules propose rules.yaml",
 		Args:    usage(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := checkOutput(output); err != nil {
-				return err
-			}
 			_, src, err := readRules(args[0])
 			if err != nil {
 				return err
 			}
-			cl, err := a.connect(n)
-			if err != nil {
-				return err
-			}
-			r, err := cl.ProposeRules(c.Context(), service, src)
-			if err != nil {
-				return err
-			}
-			return a.showProposal(r, output)
+			_, err = ask(a, n, output, func(cl *client.Client) (client.RuleChange, error) {
+				return cl.ProposeRules(c.Context(), service, src)
+			}, a.showProposal)
+			return err
 		},
 	}
 	n.flags(c.Flags())
@@ -280,10 +263,7 @@ func newRulesProposeCommand(a *app) *cobra.Command {
 	return c
 }
 
-func (a *app) showProposal(r client.RuleChange, output string) error {
-	if output == outputJSON {
-		return writeJSON(a.stdout, r)
-	}
+func (a *app) showProposal(r client.RuleChange) error {
 	if !r.InForceAt.IsZero() {
 		fmt.Fprintf(a.stdout, "%s is in force; what gates said under other rules is stale\n", r.Digest)
 		return nil
@@ -312,30 +292,22 @@ func newRulesApproveCommand(a *app) *cobra.Command {
 		Example: "  headgate rules approve sha256:8c1f… --reason 'agreed in the tender review'",
 		Args:    usage(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
-			if reason == "" {
-				return usageError{errors.New("--reason is required; it is kept in the audit log")}
-			}
-			if err := checkOutput(output); err != nil {
+			if err := needsReason(reason); err != nil {
 				return err
 			}
-			cl, err := a.connect(n)
-			if err != nil {
-				return err
-			}
-			digest, err := waiting(c.Context(), cl, args[0])
-			if err != nil {
-				return err
-			}
-			r, err := cl.ApproveRules(c.Context(), service, digest, reason)
-			if err != nil {
-				return err
-			}
-			return a.showProposal(r, output)
+			_, err := ask(a, n, output, func(cl *client.Client) (client.RuleChange, error) {
+				digest, err := waiting(c.Context(), cl, args[0])
+				if err != nil {
+					return client.RuleChange{}, err
+				}
+				return cl.ApproveRules(c.Context(), service, digest, reason)
+			}, a.showProposal)
+			return err
 		},
 	}
 	n.flags(c.Flags())
 	serviceFlag(c, &service)
-	c.Flags().StringVar(&reason, "reason", "", "why, for the audit log (required)")
+	reasonFlag(c.Flags(), &reason)
 	outputFlag(c.Flags(), &output)
 	return c
 }
