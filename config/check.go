@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -60,6 +61,9 @@ func (d *document) check(s Service, found *problems) {
 	}
 	d.checkTiers(s, report)
 	checkRouter(s.Router.GatewayAPI, report)
+	if s.Router.HAProxy.Dir != "" {
+		checkAddressed(s.Targets, report)
+	}
 	d.checkCommands(s, report)
 	d.checkDurations(s, report)
 }
@@ -102,6 +106,20 @@ func checkRouter(g GatewayAPI, report func(string, ...string)) {
 			report(fmt.Sprintf("is only for mode %s; this one is %s", of.mode, g.Mode), "router", "gateway_api", of.field)
 		case of.value == "" && g.Mode == of.mode && of.field != "tester":
 			report(fmt.Sprintf("is missing; mode %s needs it", of.mode), "router", "gateway_api", of.field)
+		}
+	}
+}
+
+// checkAddressed looks at the backends of a HAProxy, which it is told by IP
+// address.
+func checkAddressed(t Targets, report func(string, ...string)) {
+	for _, at := range []struct{ name, raw string }{{"stable", t.Stable.URL}, {"candidate", t.Candidate.URL}} {
+		u, err := baseURL(at.raw)
+		if at.raw == "" || err != nil { // checkTargets has said why
+			continue
+		}
+		if u.Scheme != "http" || net.ParseIP(u.Hostname()) == nil || u.Port() == "" {
+			report("must be an address such as http://10.0.0.7:8080, with an IP address and a port: router.haproxy resolves no names and speaks no TLS", "targets", at.name, "url")
 		}
 	}
 }

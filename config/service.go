@@ -334,9 +334,19 @@ func (s Service) Resolve(st Settings) Service {
 	return s
 }
 
-// Router says what stands in front of the service beside Headgate's proxies.
+// Router says what stands in front of the service, if not Headgate's proxies
+// alone. At most one part is given.
 type Router struct {
 	GatewayAPI GatewayAPI `yaml:"gateway_api" json:"gateway_api,omitzero"`
+	HAProxy    HAProxy    `yaml:"haproxy" json:"haproxy,omitzero"`
+}
+
+// HAProxy names a HAProxy on the control plane's machine; the zero value, none.
+type HAProxy struct {
+	// Dir holds its configuration, its maps and its Runtime socket.
+	Dir string `yaml:"dir" json:"dir"`
+	// Listen is where users reach it.
+	Listen string `yaml:"listen" json:"listen"`
 }
 
 // The modes of a [GatewayAPI] router, as package traffic/gatewayapi explains
@@ -430,6 +440,7 @@ func (s *Service) resolvePaths(dir string) {
 	}
 	abs(&s.Replay.Suite)
 	abs(&s.Router.GatewayAPI.Kubeconfig)
+	abs(&s.Router.HAProxy.Dir)
 	abs(&s.Gates.Rules)
 	for i := range s.Stages.Reports {
 		abs(&s.Stages.Reports[i].File)

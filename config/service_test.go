@@ -189,6 +189,11 @@ var changes = []change{
 	{name: "a proxy for weights", with: "router: {gateway_api: {mode: weights, namespace: shop, route: a, proxy: \"http://p\"}}", decoder: true, message: "only for mode proxy"},
 	{name: "no proxy", with: "router: {gateway_api: {namespace: shop, route: a}}", decoder: true, message: "router.gateway_api.proxy: is missing; mode proxy needs it"},
 	{name: "no name of Kubernetes", with: "router: {gateway_api: {mode: weights, namespace: Shop, route: a}}", decoder: true, schema: true, message: "lower-case letters"},
+	{name: "haproxy", with: "router: {haproxy: {dir: run, listen: \":8080\"}}"},
+	{name: "haproxy nowhere", with: "router: {haproxy: {dir: run, listen: 8080 x}}", decoder: true, schema: true, message: "host:port"},
+	{name: "haproxy without a directory", with: "router: {haproxy: {listen: \":8080\"}}", decoder: true, schema: true, message: "router.haproxy.dir: is missing"},
+	{name: "haproxy and a name", replace: "http://127.0.0.1:9000\"}", with: "http://localhost:9000\"}\nrouter: {haproxy: {dir: run, listen: \":8080\"}}", decoder: true, message: "targets.stable.url: must be an address such as http://10.0.0.7:8080"},
+	{name: "two routers", with: "router: {haproxy: {dir: run, listen: \":8080\"}, gateway_api: {mode: weights, namespace: shop, route: a}}", decoder: true, schema: true, message: "must have only one of gateway_api, haproxy"},
 	{name: "address for a flag", replace: "{current: m1}", with: `{current: m1, actuator: {kind: flag, url: "http://a"}}`, decoder: true, message: "only for an actuator of kind hook"},
 }
 

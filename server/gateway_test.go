@@ -27,3 +27,15 @@ func TestWatchdogIsForWeights(t *testing.T) {
 		t.Errorf("without a cluster: %v", err)
 	}
 }
+
+// Two routers in front of one service would both give shares.
+func TestHAProxyInsteadOfProxies(t *testing.T) {
+	t.Parallel()
+	svc := config.Service{Name: "things", Router: config.Router{HAProxy: config.HAProxy{Dir: "run", Listen: ":8080"}}}
+	o := server.Options{
+		Settings: settings(t.TempDir()), Services: []config.Service{svc}, Proxies: []string{"http://127.0.0.1:1"}, Logger: slog.New(slog.DiscardHandler),
+	}
+	if _, err := server.New(t.Context(), o); err == nil || !strings.Contains(err.Error(), "has a router.haproxy, and --proxy names proxies") {
+		t.Errorf("both: %v", err)
+	}
+}

@@ -20,6 +20,7 @@ import (
 	"github.com/headgate/headgate/rollout"
 	"github.com/headgate/headgate/traffic"
 	"github.com/headgate/headgate/traffic/gatewayapi"
+	"github.com/headgate/headgate/traffic/haproxy"
 	"github.com/headgate/headgate/traffic/proxy"
 )
 
@@ -58,8 +59,15 @@ func (s *Server) credential(svc config.Service) func(string) string {
 }
 
 // router is what stands in front of the service: Headgate's proxies, an
-// HTTPRoute, or both.
+// HTTPRoute, both, or a HAProxy.
 func (s *Server) router(svc config.Service) (rollout.Router, error) {
+	if svc.Router.HAProxy.Dir != "" {
+		if len(s.o.Proxies) > 0 {
+			return nil, headgate.Errorf(headgate.CodeConfigInvalid, headgate.ClassValidation,
+				"service %s has a router.haproxy, and --proxy names proxies; remove one of them", svc.Name)
+		}
+		return HAProxy(svc)
+	}
 	g := svc.Router.GatewayAPI
 	if g.Route == "" {
 		return s.proxies(svc)
@@ -79,6 +87,24 @@ func (s *Server) router(svc config.Service) (rollout.Router, error) {
 	}
 	s.watchdogs = append(s.watchdogs, r.Watch)
 	return r, nil
+}
+
+// HAProxy is the router for the HAProxy that the description names. It need not
+// run yet.
+func HAProxy(svc config.Service) (*haproxy.Router, error) {
+	if svc.Router.HAProxy.Dir == "" {
+		return nil, headgate.Errorf(headgate.CodeConfigInvalid, headgate.ClassValidation,
+			"service %s has no HAProxy; add router.haproxy to its description", svc.Name)
+	}
+	dir, err := filepath.Abs(svc.Router.HAProxy.Dir) // HAProxy may have another working directory
+	if err != nil {
+		return nil, err
+	}
+	return haproxy.New(haproxy.Config{
+		Service: svc.Name, Dir: dir, Listen: svc.Router.HAProxy.Listen,
+		Stable:       rollout.Backend{Version: svc.Targets.Stable.Version, URL: svc.Targets.Stable.URL},
+		TenantHeader: svc.TenantHeader, SessionHeader: svc.SessionHeader,
+	})
 }
 
 func httpRoute(svc config.Service, front rollout.Router, log *slog.Logger) (*gatewayapi.Router, error) {

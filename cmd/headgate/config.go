@@ -9,11 +9,39 @@ import (
 
 	"github.com/headgate/headgate"
 	"github.com/headgate/headgate/config"
+	"github.com/headgate/headgate/server"
 )
 
 func newConfigCommand(a *app) *cobra.Command {
 	return group("config", "Show settings, check a service description",
-		newConfigShowCommand(a), newConfigCheckCommand(a), newConfigSchemaCommand(a))
+		newConfigShowCommand(a), newConfigCheckCommand(a), newConfigSchemaCommand(a), newConfigHAProxyCommand(a))
+}
+
+func newConfigHAProxyCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "haproxy FILE",
+		Short: "Write the configuration of a service's HAProxy",
+		Long: "Write haproxy.cfg and two empty maps into router.haproxy.dir of a service description, and print where the first is.\n" +
+			"Start HAProxy with it, as the user that the control plane runs as. One that runs already is not affected.",
+		Example: "  haproxy -W -db -f \"$(headgate config haproxy headgate.yaml)\"",
+		Args:    usage(cobra.ExactArgs(1)),
+		RunE: func(_ *cobra.Command, args []string) error {
+			svc, err := config.Load(args[0])
+			if err != nil {
+				return err
+			}
+			r, err := server.HAProxy(svc)
+			if err != nil {
+				return err
+			}
+			file, err := r.Write()
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(a.stdout, file)
+			return err
+		},
+	}
 }
 
 func newConfigShowCommand(a *app) *cobra.Command {

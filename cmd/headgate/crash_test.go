@@ -37,6 +37,7 @@ func TestEndToEnd(t *testing.T) {
 		{"control plane killed and not restarted", controlPlaneStaysDead},
 		{"proxy killed in a canary", proxyKilled},
 		{"behind a Kubernetes Gateway", behindAGateway},
+		{"behind HAProxy, control plane killed", behindHAProxy},
 		{"telemetry stops and comes back", telemetryStops},
 		{"disk full in a canary", diskFull},
 		{"candidate never healthy", candidateNeverHealthy},

@@ -50,6 +50,9 @@ type planeOptions struct {
 	sites  []site   // where a proxy each runs; empty for one beside the control plane
 	// gateway is what users reach the proxy through, if anything.
 	gateway *gatewaytest.Gateway
+	// haproxy is the directory of a HAProxy that stands there instead of the
+	// proxy; empty for none.
+	haproxy string
 }
 
 // plane is one scenario's control plane and proxy, in front of the world's
@@ -108,9 +111,12 @@ func newPlane(t *testing.T, w *world, version string, o planeOptions) *plane {
 	w.planes.Store(p, "http://"+p.otlp)
 	t.Cleanup(func() { w.planes.Delete(p) })
 	t.Cleanup(func() { p.tell(t) })
-	if len(o.sites) > 0 {
+	switch {
+	case o.haproxy != "":
+		p.startHAProxy(t)
+	case len(o.sites) > 0:
 		p.startAtSites(t, o.sites)
-	} else {
+	default:
 		p.startProxy(t)
 	}
 	p.start(t)
@@ -172,6 +178,9 @@ func (p *plane) describe(t *testing.T, version string, o planeOptions) {
 		yaml += fmt.Sprintf("\nrouter:\n  gateway_api: {kubeconfig: %q, namespace: %s, route: %s, proxy: \"http://headgate-proxy.%s.svc:%s\"}\n",
 			o.gateway.Kubeconfig, gatewaytest.Namespace, o.gateway.Name, gatewaytest.Namespace, port)
 	}
+	if o.haproxy != "" {
+		yaml += fmt.Sprintf("\nrouter: {haproxy: {dir: %q, listen: %q}}\n", o.haproxy, p.user)
+	}
 	p.description = filepath.Join(p.w.dir, "headgate-"+name+".yaml")
 	if err := os.WriteFile(p.description, []byte(yaml), 0o600); err != nil {
 		t.Fatal(err)
@@ -191,7 +200,7 @@ func (p *plane) serveArgs() []string {
 		"serve", "--dev", "--evidence-mode", "verified", "--data", p.data, "--listen", p.api, "--otlp-grpc", p.grpc,
 		"--otlp-http", p.otlp, "--service", p.description, "--proxy-token-file", p.tokenFile,
 	}
-	if len(p.admins) == 0 {
+	if p.proxy != nil {
 		args = append(args, "--proxy", p.adminValve.URL)
 	}
 	for _, url := range p.admins {

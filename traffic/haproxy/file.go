@@ -11,9 +11,13 @@ import (
 	"github.com/headgate/headgate/canary"
 )
 
-// Write puts HAProxy's configuration and empty map files into Dir and returns
-// the configuration's path. HAProxy is then started with it.
+// Write puts HAProxy's configuration and empty map files into Dir, which it
+// makes if need be, and returns the configuration's path. HAProxy is then
+// started with it; one that runs already is not affected.
 func (r *Router) Write() (string, error) {
+	if err := os.MkdirAll(r.cfg.Dir, 0o700); err != nil {
+		return "", err
+	}
 	for name, content := range map[string]string{routeMap: "", bootMap: "", "haproxy.cfg": r.File()} {
 		if err := os.WriteFile(r.path(name), []byte(content), 0o600); err != nil {
 			return "", err
@@ -28,7 +32,7 @@ func (r *Router) File() string {
 	stable := net.JoinHostPort(ip, port)
 	return strings.NewReplacer(
 		"{socket}", r.path(socketName), "{route}", r.path(routeMap), "{boot}", r.path(bootMap),
-		"{listen}", r.cfg.Listen, "{stable}", stable, "{steps}", fmt.Sprint(shareSteps),
+		"{listen}", r.cfg.Listen, "{tenant}", r.cfg.TenantHeader, "{session}", r.cfg.SessionHeader, "{stable}", stable, "{steps}", fmt.Sprint(shareSteps),
 		"{ttl}", fmt.Sprintf("%dms", r.cfg.TTL.Milliseconds()), "{buckets}", latencyRules(),
 	).Replace(template)
 }
@@ -86,9 +90,9 @@ frontend users
   http-request set-var(txn.start) date(0,us)
   http-request set-var(txn.session) src
   http-request set-var(txn.session) req.fhdr(authorization) if { req.fhdr(authorization) -m found }
-  http-request set-var(txn.session) req.fhdr(x-session-id) if { req.fhdr(x-session-id) -m found }
+  http-request set-var(txn.session) req.fhdr({session}) if { req.fhdr({session}) -m found }
   http-request set-var(txn.tenant) str()
-  http-request set-var(txn.tenant) req.fhdr(x-tenant-id) if { req.fhdr(x-tenant-id) -m found }
+  http-request set-var(txn.tenant) req.fhdr({tenant}) if { req.fhdr({tenant}) -m found }
   http-request set-var(txn.listed) str(tenant:),concat(,txn.tenant),map({route},0)
   http-request set-var(txn.who) str(other)
   http-request set-var(txn.who) var(txn.tenant) if { var(txn.listed) -m str 1 }

@@ -2,7 +2,7 @@
 // service: it changes maps, server addresses and a stick-table entry over the
 // Runtime socket, without a reload.
 //
-// It owns the configuration that HAProxy must run ([Config.File]) and what it
+// It owns the configuration that HAProxy must run ([Router.File]) and what it
 // tells the socket. It never starts, stops or reloads HAProxy.
 //
 // Some things HAProxy cannot do, so they differ from the embedded proxy. It
@@ -44,6 +44,9 @@ type Config struct {
 	// Stable is served until the first Apply, and again after each restart of
 	// HAProxy. It must be an http URL with an IP address and a port.
 	Stable rollout.Backend
+	// TenantHeader and SessionHeader tell whose request it is; empty is
+	// x-tenant-id and x-session-id.
+	TenantHeader, SessionHeader string
 	// TTL is the lease of every split; zero is [rollout.DefaultTTL]. HAProxy
 	// fixes it when it starts.
 	TTL time.Duration
@@ -77,6 +80,7 @@ var _ rollout.Router = (*Router)(nil)
 // for a bad configuration.
 func New(cfg Config) (*Router, error) {
 	cfg.TTL = cmp.Or(cfg.TTL, rollout.DefaultTTL)
+	cfg.TenantHeader, cfg.SessionHeader = cmp.Or(cfg.TenantHeader, "x-tenant-id"), cmp.Or(cfg.SessionHeader, "x-session-id")
 	if err := (rollout.Split{Service: cfg.Service, Epoch: 1, Stable: cfg.Stable, TTL: cfg.TTL}).Validate(); err != nil {
 		return nil, err
 	}
@@ -85,6 +89,9 @@ func New(cfg Config) (*Router, error) {
 	}
 	if !plain.MatchString(cfg.Dir) {
 		return nil, headgate.Invalidf("haproxy: the directory must be a short path of letters, digits and ._:@/-")
+	}
+	if !plain.MatchString(cfg.TenantHeader) || !plain.MatchString(cfg.SessionHeader) {
+		return nil, headgate.Invalidf("haproxy: a header's name must be of letters, digits and dashes")
 	}
 	return &Router{cfg: cfg}, nil
 }
@@ -328,6 +335,10 @@ func (r *Router) read(ctx context.Context) (state, error) {
 	}
 	servers, err := r.ask(ctx, "show servers state")
 	st.servers = serverStates(servers)
+	if err == nil && st.split.Epoch == 0 && !st.addressed(st.split) {
+		// It runs an older file. What it serves counts, whatever version that is.
+		st.split.Stable = rollout.Backend{URL: "http://" + st.servers["stable/s"].address}
+	}
 	return st, err
 }
 

@@ -35,6 +35,14 @@ type process struct {
 
 func startProcess(t testing.TB, stable rollout.Backend, ttl time.Duration) (r *haproxy.Router, url string, p process) {
 	t.Helper()
+	cfg, r, p := startConfig(t, haproxy.Config{Stable: stable, TTL: ttl})
+	return r, "http://" + cfg.Listen, p
+}
+
+// startConfig completes cfg with a service and a place, and starts HAProxy with
+// it.
+func startConfig(t testing.TB, cfg haproxy.Config) (_ haproxy.Config, r *haproxy.Router, p process) {
+	t.Helper()
 	binary := needs.Program(t, "haproxy", "haproxy")
 	dir, err := os.MkdirTemp("", "haproxy") // t.TempDir is too long for a socket
 	if err != nil {
@@ -49,7 +57,8 @@ func startProcess(t testing.TB, stable rollout.Backend, ttl time.Duration) (r *h
 	if err := ln.Close(); err != nil {
 		t.Fatal(err)
 	}
-	r, err = haproxy.New(haproxy.Config{Service: routertest.Service, Dir: dir, Listen: listen, Stable: stable, TTL: ttl})
+	cfg.Service, cfg.Dir, cfg.Listen = routertest.Service, dir, listen
+	r, err = haproxy.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +95,7 @@ func startProcess(t testing.TB, stable rollout.Backend, ttl time.Duration) (r *h
 			t.Logf("haproxy says: %s", log.String())
 		}
 	})
-	return r, "http://" + listen, process{
+	return cfg, r, process{
 		restart: func() { stop(); run() },
 		signal: func(s os.Signal) {
 			if err := cmd.Process.Signal(s); err != nil {
@@ -283,6 +292,65 @@ func TestRestartForgetsTheShare(t *testing.T) {
 	after, err := r.Status(t.Context())
 	if err != nil || after.Share != 0 || after.BootID == before.BootID {
 		t.Errorf("status %+v %v", after, err)
+	}
+}
+
+// What HAProxy serves counts, not what a newer description says.
+func TestAnOlderFileTells(t *testing.T) {
+	t.Parallel()
+	v1, v2 := version(t, "v1"), version(t, "v2")
+	cfg, _, _ := startConfig(t, haproxy.Config{Stable: v1})
+	cfg.Stable = v2
+	r, err := haproxy.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st, err := r.Status(t.Context()); err != nil || st.Backends[0].URL != v1.URL {
+		t.Errorf("status %+v %v, want stable at %s", st, err, v1.URL)
+	}
+	if _, err := r.Apply(t.Context(), rollout.Split{Service: routertest.Service, Epoch: 1, Stable: v2}); err != nil {
+		t.Fatal(err)
+	}
+	if got := get(t, "http://"+cfg.Listen, ""); got != "v2" {
+		t.Errorf("answered by %s, want v2", got)
+	}
+}
+
+func TestHeadersOfTheService(t *testing.T) {
+	t.Parallel()
+	v1, v2 := version(t, "v1"), version(t, "v2")
+	cfg, r, _ := startConfig(t, haproxy.Config{Stable: v1, TenantHeader: "x-org", SessionHeader: "x-visit"})
+	split := rollout.Split{Service: routertest.Service, Epoch: 1, Stable: v1, Candidate: v2, Share: 0.5, Tenants: []string{"acme"}}
+	if _, err := r.Apply(t.Context(), split); err != nil {
+		t.Fatal(err)
+	}
+	// met counts the versions that twenty sessions meet.
+	met := func(tenantHeader, sessionHeader string) int {
+		versions := map[string]bool{}
+		for i := range 20 {
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+cfg.Listen, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set(tenantHeader, "acme")
+			req.Header.Set(sessionHeader, fmt.Sprint("s-", i))
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			versions[resp.Header.Get("x-release-route")] = true
+			_ = resp.Body.Close()
+		}
+		return len(versions)
+	}
+	if n := met("x-org", "x-visit"); n != 2 {
+		t.Errorf("twenty sessions of the tenant met %d versions, want both", n)
+	}
+	if n := met("x-tenant-id", "x-visit"); n != 1 {
+		t.Errorf("twenty sessions of nobody met %d versions, want stable", n)
+	}
+	if n := met("x-org", "x-session-id"); n != 1 {
+		t.Errorf("one client without a session met %d versions", n)
 	}
 }
 
