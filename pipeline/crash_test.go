@@ -103,7 +103,7 @@ func TestReleaseSurvivesACrashAtEveryCommit(t *testing.T) {
 			t.Run(fmt.Sprintf("%s/lost=%v", tt.name, alternate), func(t *testing.T) {
 				t.Parallel()
 				w := newWorld(t)
-				w.lease = 250 * time.Millisecond
+				w.lease = 600 * time.Millisecond
 				w.router.errors[headgate.Candidate] = tt.errors
 				w.create(tt.name)
 				lives := 0
