@@ -119,8 +119,8 @@ func (p *Plane) DrillRollback(ctx context.Context, who access.Identity, service,
 
 // drill ends with ctx, too.
 func (p *Plane) drill(ctx context.Context, who access.Identity, service, reason string) (Drill, error) {
-	if strings.TrimSpace(reason) == "" || len(reason) > maxReason {
-		return Drill{}, headgate.Invalidf("say why in at most %d bytes: a reason is kept in the audit log", maxReason)
+	if err := giveReason(reason); err != nil {
+		return Drill{}, err
 	}
 	s, err := p.Service(service)
 	if err != nil {

@@ -58,8 +58,8 @@ func (p *Plane) Promote(ctx context.Context, who access.Identity, id, reason str
 
 // steer tells the pipeline what a person wants of a canary, present or to come.
 func (p *Plane) steer(ctx context.Context, who access.Identity, id string, f pipeline.Fact) error {
-	if strings.TrimSpace(f.Reason) == "" || len(f.Reason) > maxReason {
-		return headgate.Invalidf("say why in at most %d bytes: a reason is kept in the audit log", maxReason)
+	if err := giveReason(f.Reason); err != nil {
+		return err
 	}
 	rec, err := p.release(ctx, who, id)
 	if err != nil {
@@ -86,4 +86,15 @@ func notInCanary(rec pipeline.Record, why string) error {
 		at = "rolling back"
 	}
 	return headgate.Errorf(CodeNotInCanary, headgate.ClassBusinessRule, "release %s is at %s: %s", rec.ID, at, why)
+}
+
+// maxReason bounds why somebody did something, in bytes.
+const maxReason = 1000
+
+// giveReason is REQ_VALIDATION_FAILED unless somebody says why.
+func giveReason(reason string) error {
+	if strings.TrimSpace(reason) == "" || len(reason) > maxReason {
+		return headgate.Invalidf("say why in at most %d bytes: a reason is kept in the audit log", maxReason)
+	}
+	return nil
 }

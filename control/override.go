@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/headgate/headgate"
@@ -100,8 +99,8 @@ func checkOverride(who access.Identity, req OverrideRequest) error {
 		return headgate.Errorf(CodeOverrideForbidden, headgate.ClassSecuritySensitive,
 			"only quality, performance, cost, rollout, rollback and ops can be overridden; security and the replay never")
 	}
-	if strings.TrimSpace(req.Reason) == "" || len(req.Reason) > maxReason {
-		return headgate.Invalidf("say why in at most %d bytes: a reason is kept in the audit log", maxReason)
+	if err := giveReason(req.Reason); err != nil {
+		return err
 	}
 	if req.Expires <= 0 || req.Expires > MaxOverride {
 		return headgate.Invalidf("expires must be above 0 and at most 24 h")

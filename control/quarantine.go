@@ -2,7 +2,6 @@ package control
 
 import (
 	"context"
-	"strings"
 	"time"
 
 	"github.com/headgate/headgate"
@@ -80,8 +79,8 @@ func (p *Plane) ReleaseQuarantine(ctx context.Context, who access.Identity, serv
 	if err := who.May(access.Approver); err != nil {
 		return Quarantined{}, err
 	}
-	if strings.TrimSpace(reason) == "" || len(reason) > maxReason {
-		return Quarantined{}, headgate.Invalidf("say why in at most %d bytes: a reason is kept in the audit log", maxReason)
+	if err := giveReason(reason); err != nil {
+		return Quarantined{}, err
 	}
 	q, err := p.quarantined(ctx, who, service, digest)
 	if err != nil {

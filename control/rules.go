@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/headgate/headgate"
@@ -24,8 +23,6 @@ const (
 
 	// descriptionActor proposes what headgate.yaml names.
 	descriptionActor = "headgate.yaml"
-	// maxReason bounds why somebody approved.
-	maxReason = 1000
 )
 
 // ErrRulesMoved is what a [RuleStore] answers when the rules have changed since
@@ -248,8 +245,8 @@ func (p *Plane) ApproveRules(ctx context.Context, who access.Identity, service, 
 	if err := ruleKeeper(who); err != nil {
 		return RuleChange{}, err
 	}
-	if strings.TrimSpace(reason) == "" || len(reason) > maxReason {
-		return RuleChange{}, headgate.Invalidf("say why in at most %d bytes: a reason is kept in the audit log", maxReason)
+	if err := giveReason(reason); err != nil {
+		return RuleChange{}, err
 	}
 	all, err := p.o.Store.RuleChanges(ctx)
 	if err != nil {

@@ -25,8 +25,8 @@ const CodeNotInForce = "RELEASE_NOT_IN_FORCE"
 // what was stable before. While it is being taken back already, the request
 // joins. One that users do not meet is RELEASE_NOT_IN_FORCE.
 func (p *Plane) RollBack(ctx context.Context, who access.Identity, id, reason string) (View, error) {
-	if strings.TrimSpace(reason) == "" || len(reason) > maxReason {
-		return View{}, headgate.Invalidf("say why in at most %d bytes: a reason is kept in the audit log", maxReason)
+	if err := giveReason(reason); err != nil {
+		return View{}, err
 	}
 	rec, err := p.release(ctx, who, id)
 	if err != nil {
