@@ -3,7 +3,6 @@ package gatewayapi_test
 import (
 	"context"
 	"log/slog"
-	"net"
 	"net/url"
 	"strings"
 	"testing"
@@ -85,23 +84,7 @@ func startProxy(t *testing.T, stable rollout.Backend) (*proxy.Proxy, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	served := make(chan error, 1)
-	go func() { served <- p.Serve(ln) }()
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		defer cancel()
-		if err := p.Shutdown(ctx); err != nil {
-			t.Errorf("shutdown: %v", err)
-		}
-		if err := <-served; err != nil {
-			t.Errorf("serve: %v", err)
-		}
-	})
-	return p, "http://" + ln.Addr().String()
+	return p, routertest.Serve(t, p)
 }
 
 func TestProxyModeConforms(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -26,6 +27,32 @@ const Dead = "http://127.0.0.1:1"
 
 // Service is the name of the service that the suite splits.
 const Service = "bidding"
+
+// Serve runs a proxy on a free port until the test ends, and returns its URL.
+func Serve(t testing.TB, p interface {
+	Serve(net.Listener) error
+	Shutdown(context.Context) error
+},
+) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- p.Serve(ln) }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		if err := p.Shutdown(ctx); err != nil {
+			t.Errorf("shutdown: %v", err)
+		}
+		if err := <-served; err != nil {
+			t.Errorf("serve: %v", err)
+		}
+	})
+	return "http://" + ln.Addr().String()
+}
 
 // Guarantee is something that a router may say it does not give. All others are
 // every router's.
