@@ -16,6 +16,8 @@ import (
 
 	"github.com/open-feature/go-sdk-contrib/providers/ofrep"
 	"github.com/open-feature/go-sdk/openfeature"
+
+	"github.com/headgate/headgate/internal/needs"
 )
 
 // sdkCase is one evaluation by an OpenFeature SDK and what its caller gets.
@@ -165,12 +167,7 @@ func TestOpenFeatureJavaScriptSDK(t *testing.T) {
 // test's own.
 func installJavaScript(t *testing.T) string {
 	t.Helper()
-	if _, err := exec.LookPath("npm"); err != nil {
-		if os.Getenv("HEADGATE_CI") != "" {
-			t.Fatal("npm is missing; see .ci/run")
-		}
-		t.Skip("npm is not installed; get it with: apt-get install -y nodejs npm")
-	}
+	npm := needs.Program(t, "npm", "npm")
 	dir := t.TempDir()
 	for _, name := range []string{"package.json", "package-lock.json", "evaluate.mjs"} {
 		text, err := os.ReadFile(filepath.Join("testdata/openfeature", name))
@@ -183,7 +180,7 @@ func installJavaScript(t *testing.T) string {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts")
+	cmd := exec.CommandContext(ctx, npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts")
 	cmd.Dir = dir
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("npm ci: %v: %s", err, out)

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/internal/needs"
 	"github.com/headgate/headgate/pipeline"
 	"github.com/headgate/headgate/rollout"
 	"github.com/headgate/headgate/traffic"
@@ -66,19 +67,13 @@ type site struct {
 // newSites makes n sites of this machine's kernel.
 func newSites(t *testing.T, n int) []site {
 	t.Helper()
-	if _, err := exec.LookPath("ip"); err != nil {
-		const why = "ip is not installed; get it with: apt-get install -y iproute2"
-		if os.Getenv("HEADGATE_CI") != "" {
-			t.Fatal(why)
-		}
-		t.Skip(why)
-	}
+	program := needs.Program(t, "ip", "iproute2")
 	if os.Geteuid() != 0 {
 		t.Skip("only root makes network namespaces; run the test as root")
 	}
 	ip := func(args ...string) {
 		t.Helper()
-		if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
+		if out, err := exec.Command(program, args...).CombinedOutput(); err != nil {
 			t.Fatalf("ip %v: %v %s", args, err, out)
 		}
 	}
