@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"math/big"
 	"slices"
 	"strings"
 
@@ -117,37 +118,35 @@ func (m measure) reason(v headgate.Verdict) string {
 	}
 }
 
-// judge compares the measured value with th. Too few samples cannot condemn or
-// acquit a distribution, but one violation found, or one drill failed, is a
-// fact however little was looked at.
-func (m measure) judge(in metrics, th any, minSamples int64) Check {
-	o := in.origin(m.inputs())
+// judge compares the measured value with the threshold. Too few samples cannot
+// condemn or acquit a distribution, but one violation found, or one drill
+// failed, is a fact however little was looked at.
+func (cr criterion) judge(in metrics) Check {
+	o := in.origin(cr.inputs)
 	c := Check{
-		Name: m.flat(), Code: m.code, Threshold: th, Unit: m.unit, Op: "==",
-		Samples: o.Samples, MinSamples: minSamples, Window: o.Window, Source: o.Source,
+		Name: cr.value, Code: cr.code, Value: in.flat[cr.value], Threshold: cr.threshold, Unit: cr.unit, Op: "==",
+		Samples: o.Samples, MinSamples: cr.minSamples, Window: o.Window, Source: o.Source,
 		Verdict: headgate.Pass,
 	}
-	if v, ok := in.flat[m.flat()]; ok {
-		c.Value = v
-	}
-	if m.kind != flag {
-		m.compare(&c, in)
-	} else if th == true && c.Value == false {
+	if cr.kind != flag {
+		cr.compare(&c, in.exact[cr.name])
+	} else if cr.threshold == true && c.Value == false {
 		c.Verdict = headgate.Fail
 	}
-	found := c.Verdict == headgate.Fail && (m.kind == count || m.kind == flag)
+	found := c.Verdict == headgate.Fail && (cr.kind == count || cr.kind == flag)
 	switch {
 	case o.Broken != "":
 		c.Verdict, c.Detail = headgate.Broken, o.Broken
 	case found:
-	case c.Value == nil || o.tooFew(minSamples):
+	case c.Value == nil || o.tooFew(cr.minSamples):
 		c.Verdict = headgate.Insufficient
 	}
 	return c
 }
 
 // compare fills in the operator, the distance and the verdict of a number.
-func (m measure) compare(c *Check, in metrics) {
+// exact is a computed one before it was rounded, which a maximum bounds.
+func (m measure) compare(c *Check, exact *big.Rat) {
 	limit := c.Threshold.(float64)
 	c.Op = "<="
 	if m.bound == "min" {
@@ -156,20 +155,23 @@ func (m measure) compare(c *Check, in metrics) {
 	if c.Value == nil {
 		return
 	}
-	margin := decimal(limit)
-	if exact := in.exact[m.name]; exact != nil {
-		margin.Sub(margin, exact)
-	} else {
-		margin.Sub(margin, decimal(number(c.Value)))
+	value := number(c.Value)
+	var distance float64
+	var bad bool
+	switch {
+	case exact != nil:
+		margin := fraction(limit)
+		bad = margin.Sub(margin, exact).Sign() < 0
+		distance, _ = margin.Float64()
+	case m.bound == "min":
+		distance, bad = minus(value, limit), value < limit
+	default:
+		distance, bad = minus(limit, value), value > limit
 	}
-	if m.bound == "min" {
-		margin.Neg(margin)
-	}
-	if margin.Sign() < 0 {
+	if bad {
 		c.Verdict = headgate.Fail
 	}
-	d, _ := margin.Float64()
-	c.Distance = &d
+	c.Distance = &distance
 }
 
 // tooFew reports whether the samples do not support a verdict.

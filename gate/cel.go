@@ -48,11 +48,25 @@ func compile(expr string) (cel.Program, error) {
 	return env.Program(ast, cel.CostLimit(maxCost))
 }
 
+// judgeOwn adds what rules of one's own find.
+func (r *Result) judgeOwn(rules RuleSet, in Input) {
+	var variables map[string]any
+	for i, own := range rules.body.Rules {
+		if own.Gate != r.Gate {
+			continue
+		}
+		if variables == nil {
+			variables = map[string]any{"metrics": plain(in.Metrics, 0), "samples": samples(rules.criteria[r.Gate], in.Origins)}
+		}
+		r.add(own.judge(rules.programs[i], variables), own.Code)
+	}
+}
+
 // judge evaluates the rule. An expression that cannot be evaluated, because a
 // metric it names was not sent or because it costs too much, is broken.
-func (r rule) judge(program cel.Program, in metrics) Check {
+func (r rule) judge(program cel.Program, variables map[string]any) Check {
 	c := Check{Name: r.Name, Code: r.Code, Threshold: r.Expr, Op: "cel", Verdict: headgate.Broken}
-	out, _, err := program.Eval(map[string]any{"metrics": in.all, "samples": in.series})
+	out, _, err := program.Eval(variables)
 	if err != nil {
 		// The error's text may quote a metric.
 		c.Detail = "the rule cannot be evaluated: a metric that it names is missing or of another type, or it costs too much"

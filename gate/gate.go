@@ -10,6 +10,7 @@
 package gate
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/headgate/headgate"
@@ -124,31 +125,28 @@ func Evaluate(rules RuleSet, g headgate.Gate, in Input) (Result, error) {
 	if catalogue[g] == nil {
 		return Result{}, headgate.Invalidf("gate: want one of %s", joinGates(headgate.GateD()))
 	}
-	measures := rules.measures(g)
-	m, err := read(measures, in)
+	criteria := rules.criteria[g]
+	m, err := read(criteria, in)
 	if err != nil {
 		return Result{}, err
 	}
 	res := Result{
 		Gate: g, DatasetID: in.DatasetID, FailedChecks: []string{},
-		Thresholds: map[string]any{}, Values: m.flat, RulesDigest: rules.digest,
+		Thresholds: make(map[string]any, len(criteria)), Values: m.flat, Checks: make([]Check, 0, len(criteria)),
+		RulesDigest: rules.digest,
 	}
-	for _, ms := range measures {
-		if ms.code == "" {
+	for _, cr := range criteria {
+		if cr.code == "" {
 			continue
 		}
-		th, least := rules.limit(g, ms)
-		res.Thresholds[ms.threshold()] = th
-		res.add(ms.judge(m, th, least), ms.reason)
+		res.Thresholds[cr.limit] = cr.threshold
+		c := cr.judge(m)
+		res.add(c, cr.reason(c.Verdict))
 	}
-	for i, r := range rules.body.Rules {
-		if r.Gate == g {
-			res.add(r.judge(rules.programs[i], m), func(headgate.Verdict) string { return r.Code })
-		}
-	}
+	res.judgeOwn(rules, in)
 	for _, t := range in.Tools {
 		for _, c := range t.judge(rules.body.Accept[g]) {
-			res.add(c, func(headgate.Verdict) string { return c.Code })
+			res.add(c, c.Code)
 		}
 	}
 	res.Verdict = worst(res.Checks)
@@ -160,24 +158,22 @@ func Evaluate(rules RuleSet, g headgate.Gate, in Input) (Result, error) {
 }
 
 // add appends c, and its reason unless it passed.
-func (r *Result) add(c Check, reason func(headgate.Verdict) string) {
+func (r *Result) add(c Check, reason string) {
 	r.Checks = append(r.Checks, c)
 	if c.Verdict != headgate.Pass {
-		r.FailedChecks = append(r.FailedChecks, reason(c.Verdict))
+		r.FailedChecks = append(r.FailedChecks, reason)
 	}
 }
 
 // worst orders verdicts by what they demand of a person: a bad release first,
 // then telemetry to repair, then samples to wait for.
 func worst(checks []Check) headgate.Verdict {
-	rank := map[headgate.Verdict]int{headgate.Pass: 0, headgate.Insufficient: 1, headgate.Broken: 2, headgate.Fail: 3}
-	v := headgate.Pass
-	for _, c := range checks {
-		if rank[c.Verdict] > rank[v] {
-			v = c.Verdict
+	for _, v := range []headgate.Verdict{headgate.Fail, headgate.Broken, headgate.Insufficient} {
+		if slices.ContainsFunc(checks, func(c Check) bool { return c.Verdict == v }) {
+			return v
 		}
 	}
-	return v
+	return headgate.Pass
 }
 
 func joinGates(gates []headgate.Gate) string {

@@ -24,9 +24,7 @@ const (
 type metrics struct {
 	flat    map[string]any      // by flat name: float64, int64 or bool
 	exact   map[string]*big.Rat // what is computed of candidate and baseline
-	all     map[string]any      // everything sent, numbers as float64, for CEL
 	origins map[string]Origin
-	series  map[string]int64 // samples by metric and by series, for CEL
 }
 
 // problems collects what is wrong with a request, by field path.
@@ -41,10 +39,10 @@ func (p problems) err() error {
 	return headgate.Invalidf("%s", strings.Join(p, "; ")).With("fields", []string(p))
 }
 
-// read validates in for measures and brings it into the form the checks use.
-func read(measures []measure, in Input) (metrics, error) {
+// read validates in for criteria and brings it into the form the checks use.
+func read(criteria []criterion, in Input) (metrics, error) {
 	var p problems
-	m := metrics{flat: map[string]any{}, exact: map[string]*big.Rat{}, origins: in.Origins}
+	m := metrics{flat: make(map[string]any, len(criteria)), exact: map[string]*big.Rat{}, origins: in.Origins}
 	switch {
 	case strings.TrimSpace(in.DatasetID) == "":
 		p.add("dataset_id", "is required")
@@ -55,35 +53,29 @@ func read(measures []measure, in Input) (metrics, error) {
 		p.add("metrics", "is required")
 		return m, p.err()
 	}
-	for _, ms := range measures {
-		m.readOrigin(ms, &p)
-		if ms.kind.computed() {
-			m.compute(ms, &p) // its inputs stand before it
+	for _, cr := range criteria {
+		if s := m.origins[cr.name].Samples; s != nil && *s < 0 {
+			p.add("origins."+cr.name+".samples", "must not be negative")
+		}
+		if cr.kind.computed() {
+			m.compute(cr, &p) // its inputs stand before it
 			continue
 		}
-		v, err := lookup(in.Metrics, ms.name)
-		if err == nil && v == nil && m.mayBeAbsent(ms.name) {
+		v, err := lookup(in.Metrics, cr.name)
+		if err == nil && v == nil && m.mayBeAbsent(cr.name) {
 			continue
 		}
 		if err == nil {
-			v, err = ms.kind.read(v)
+			v, err = cr.kind.read(v)
 		}
 		if err != nil {
-			p.add("metrics."+ms.name, err.Error())
+			p.add("metrics."+cr.name, err.Error())
 			continue
 		}
-		m.flat[ms.flat()] = v
+		m.flat[cr.value] = v
 	}
 	readTools(in.Tools, &p)
-	m.all = plain(in.Metrics, 0)
-	m.series = samples(measures, in.Origins)
 	return m, p.err()
-}
-
-func (m metrics) readOrigin(ms measure, p *problems) {
-	if s := m.origins[ms.name].Samples; s != nil && *s < 0 {
-		p.add("origins."+ms.name+".samples", "must not be negative")
-	}
 }
 
 // mayBeAbsent reports whether somebody looked for the metric and says that
@@ -94,25 +86,25 @@ func (m metrics) mayBeAbsent(name string) bool {
 }
 
 // compute compares the candidate's number with the baseline's.
-func (m *metrics) compute(ms measure, p *problems) {
-	both := arms[ms.name]
+func (m *metrics) compute(cr criterion, p *problems) {
+	both := cr.inputs
 	candidate, okCandidate := m.flat[both[0]].(float64)
 	base, okBase := m.flat[both[1]].(float64)
 	if !okCandidate || !okBase {
 		return
 	}
-	exact := decimal(candidate)
-	if ms.kind == ratio {
-		exact.Quo(exact, decimal(base))
+	exact := fraction(candidate)
+	if cr.kind == ratio {
+		exact.Quo(exact, fraction(base))
 	} else {
-		exact.Sub(exact, decimal(base))
+		exact.Sub(exact, fraction(base))
 	}
 	f, _ := exact.Float64()
 	if math.IsInf(f, 0) {
 		p.add("metrics."+both[1], "is too small beside "+both[0])
 		return
 	}
-	m.exact[ms.name], m.flat[ms.flat()] = exact, f
+	m.exact[cr.name], m.flat[cr.value] = exact, f
 }
 
 // origin merges the origins of a check's inputs: the fewest samples decide, and
@@ -256,21 +248,21 @@ func plain(doc map[string]any, depth int) map[string]any {
 // samples returns what rules of one's own call samples: the count by flat
 // metric name, and by series the least of its metrics' counts. What nobody
 // counted is zero.
-func samples(measures []measure, origins map[string]Origin) map[string]int64 {
+func samples(criteria []criterion, origins map[string]Origin) map[string]int64 {
 	out := map[string]int64{}
 	for name, o := range origins {
 		if o.Samples != nil {
 			out[strings.ReplaceAll(name, ".", "_")] = *o.Samples
 		}
 	}
-	for _, m := range measures {
-		if m.kind.computed() {
+	for _, cr := range criteria {
+		if cr.kind.computed() {
 			continue
 		}
-		n := out[m.flat()]
-		out[m.flat()] = n
-		if least, ok := out[m.series]; !ok || n < least {
-			out[m.series] = n
+		n := out[cr.value]
+		out[cr.value] = n
+		if least, ok := out[cr.series]; !ok || n < least {
+			out[cr.series] = n
 		}
 	}
 	return out

@@ -23,6 +23,17 @@ type RuleSet struct {
 	body     body
 	digest   string
 	programs []cel.Program // one per body.Rules
+	criteria map[headgate.Gate][]criterion
+}
+
+// criterion is a measure with what the rules ask of it, all that does not
+// depend on a request.
+type criterion struct {
+	measure
+	value, limit string   // the keys of value and threshold in a result
+	inputs       []string // the request metrics on which it rests
+	threshold    any      // nil for an input of another
+	minSamples   int64
 }
 
 // body is the canonical form: everything written out, defaults included.
@@ -86,7 +97,16 @@ func defaults() body {
 
 // seal computes the digest of a valid body.
 func seal(b body, programs []cel.Program) RuleSet {
-	r := RuleSet{body: b, programs: programs}
+	r := RuleSet{body: b, programs: programs, criteria: map[headgate.Gate][]criterion{}}
+	for g := range catalogue {
+		for _, m := range r.measures(g) {
+			c := criterion{measure: m, value: m.flat(), limit: m.threshold(), inputs: m.inputs()}
+			if m.code != "" {
+				c.threshold, c.minSamples = r.limit(g, m)
+			}
+			r.criteria[g] = append(r.criteria[g], c)
+		}
+	}
 	sum := sha256.Sum256(r.Canonical())
 	r.digest = "sha256:" + hex.EncodeToString(sum[:])
 	return r
