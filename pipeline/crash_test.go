@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -306,4 +307,31 @@ type claimCounter struct {
 func (c *claimCounter) Claim(ctx context.Context, owner string, ttl time.Duration, versions ...int) (pipeline.Record, []pipeline.Fact, bool, error) {
 	c.n++
 	return c.Store.Claim(ctx, owner, ttl, versions...)
+}
+
+// fullStore can be read and not written.
+type fullStore struct {
+	pipeline.Store
+	claims atomic.Int64
+}
+
+func (f *fullStore) Claim(context.Context, string, time.Duration, ...int) (pipeline.Record, []pipeline.Fact, bool, error) {
+	f.claims.Add(1)
+	return pipeline.Record{}, nil, false, headgate.Errorf(headgate.CodeStorageFull, headgate.ClassTransient, "the disk is full")
+}
+
+// A release that is due and cannot be claimed does not make the engine ask, and
+// log, as fast as it can.
+func TestFailingClaimWaitsForTheSweep(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.createUnbuilt("due")
+	store := &fullStore{Store: w.db}
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	began := time.Now()
+	w.engine(store).Run(ctx)
+	if most := int64(time.Since(began)/sweep) + 2; store.claims.Load() > most {
+		t.Errorf("%d claims in %v; want at most one every %v", store.claims.Load(), time.Since(began), sweep)
+	}
 }

@@ -93,13 +93,15 @@ func (e *Engine) Run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		for e.dispatch(ctx, slots, &turns) {
+		more, err := true, error(nil)
+		for more && err == nil {
+			more, err = e.dispatch(ctx, slots, &turns)
 		}
-		if len(slots) == cap(slots) {
-			timer.Reset(e.o.Sweep) // a turn that ends wakes
-		} else {
-			timer.Reset(e.untilNext(ctx))
+		wait := e.o.Sweep // where no worker is free, a turn that ends wakes
+		if err == nil && len(slots) < cap(slots) {
+			wait = e.untilNext(ctx)
 		}
+		timer.Reset(wait)
 		select {
 		case <-ctx.Done():
 			return
@@ -110,12 +112,12 @@ func (e *Engine) Run(ctx context.Context) {
 }
 
 // dispatch starts a turn for one due release; false when there is none, or no
-// free worker.
-func (e *Engine) dispatch(ctx context.Context, slots chan struct{}, turns *sync.WaitGroup) bool {
+// free worker. An error is logged already.
+func (e *Engine) dispatch(ctx context.Context, slots chan struct{}, turns *sync.WaitGroup) (bool, error) {
 	select {
 	case slots <- struct{}{}:
 	default:
-		return false
+		return false, nil
 	}
 	r, facts, ok, err := e.o.Store.Claim(ctx, e.o.Owner, e.o.LeaseTTL, knownPlans...)
 	if err != nil || !ok {
@@ -123,14 +125,14 @@ func (e *Engine) dispatch(ctx context.Context, slots chan struct{}, turns *sync.
 		if err != nil && ctx.Err() == nil {
 			e.o.Log.ErrorContext(ctx, "claim a release", slog.Any("error", err))
 		}
-		return false
+		return false, err
 	}
 	turns.Go(func() {
 		defer e.Wake() // after the slot is free
 		defer func() { <-slots }()
 		e.turn(ctx, r, facts)
 	})
-	return true
+	return true, nil
 }
 
 func (e *Engine) untilNext(ctx context.Context) time.Duration {

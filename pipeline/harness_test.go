@@ -23,6 +23,7 @@ const (
 	service  = "bidding"
 	share    = 0.1
 	leaseTTL = 10 * time.Second
+	sweep    = 20 * time.Millisecond
 )
 
 var stable = rollout.Backend{Version: "v1", URL: "http://127.0.0.1:8001"}
@@ -239,7 +240,7 @@ func (w *world) engine(store pipeline.Store) *pipeline.Engine {
 		Store: store, Log: slog.New(slog.DiscardHandler), Owner: headgate.NewID("engine"),
 		Router:   func(string) (rollout.Router, error) { return w.router, nil },
 		Runners:  map[headgate.Stage]pipeline.Runner{},
-		LeaseTTL: w.lease, Sweep: 20 * time.Millisecond, Tick: 4 * time.Millisecond,
+		LeaseTTL: w.lease, Sweep: sweep, Tick: 4 * time.Millisecond,
 		Observe: func(ctx context.Context, r pipeline.Record) (pipeline.Observation, error) {
 			if w.observe != nil {
 				return w.observe(ctx, r)
