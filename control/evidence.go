@@ -17,8 +17,9 @@ import (
 	"github.com/headgate/headgate/pipeline"
 )
 
-// maxBlob bounds an evidence file, in bytes.
-const maxBlob = 64 << 20
+// maxBlob bounds an evidence file, in bytes: it is held in memory, and a bundle
+// must hold it. A day's tick log of a canary has tens of MiB.
+const maxBlob = 512 << 20
 
 // heldKind is the document that names the latest evidence of one check of a
 // release: a gate, or "replay".
@@ -170,21 +171,39 @@ func (p *Plane) SealPending(ctx context.Context) error {
 	}
 }
 
-// sealEvent logs an event, and with it the result that it announces.
+// sealEvent logs an event, and with it the results that it announces. One that
+// no statement can hold enters shortened, with the digest of all of it: it must
+// not keep what comes after it out of the log, and from those who have to know.
 func (p *Plane) sealEvent(ctx context.Context, row EventRow) error {
-	ev := row.Event
+	more, err := p.announced(ctx, row.Event)
+	if err == nil {
+		err = p.logEvent(ctx, row.Seq, row.Event, more...)
+	}
+	if err == nil || headgate.AsError(err).Class != headgate.ClassValidation {
+		return err
+	}
+	p.o.Logger.ErrorContext(ctx, "an event does not fit into the evidence log; it enters shortened, without the results that it announces",
+		slog.Int64("seq", row.Seq), slog.String("kind", row.Kind), slog.Any("error", err))
+	whole, err := p.blob(ctx, "event.json", "headgate-event", row.Event)
+	if err != nil {
+		return err
+	}
+	short := row.Event
+	short.Message, short.Reason = shorten(short.Message), shorten(short.Reason)
+	short.Data = map[string]any{"whole_event": whole.Digest}
+	return p.logEvent(ctx, row.Seq, short)
+}
+
+// logEvent logs an event together with more about its release.
+func (p *Plane) logEvent(ctx context.Context, seq int64, ev headgate.Event, more ...evidence.Predicate) error {
 	if ev.ReleaseID == "" {
 		st, err := evidence.AboutServer(ev)
 		if err != nil {
 			return err
 		}
-		return p.o.Log.AppendEvent(ctx, row.Seq, st)
+		return p.o.Log.AppendEvent(ctx, seq, st)
 	}
 	rel, err := p.identity(ctx, ev.ReleaseID)
-	if err != nil {
-		return err
-	}
-	more, err := p.announced(ctx, ev)
 	if err != nil {
 		return err
 	}
@@ -196,7 +215,7 @@ func (p *Plane) sealEvent(ctx context.Context, row EventRow) error {
 		}
 		statements = append(statements, st)
 	}
-	return p.o.Log.AppendEvent(ctx, row.Seq, statements...)
+	return p.o.Log.AppendEvent(ctx, seq, statements...)
 }
 
 // announced are the results whose end an event tells.

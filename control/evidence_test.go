@@ -1,12 +1,17 @@
 package control_test
 
 import (
+	"bytes"
+	"encoding/json"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/headgate/headgate"
 	"github.com/headgate/headgate/control"
+	"github.com/headgate/headgate/evidence"
 	"github.com/headgate/headgate/rollout"
 )
 
@@ -148,5 +153,59 @@ func TestPreparationsAreExamined(t *testing.T) {
 		if got := f.failed(t, "rel-1"); len(got) != 0 {
 			t.Errorf("%s, repaired: %v", tt.name, got)
 		}
+	}
+}
+
+// An event that no statement can hold does not keep those after it out of the
+// evidence log, nor from whoever has to be told.
+func TestTooLargeAnEventDoesNotStopTheTrail(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, nil)
+	f.release(t, "rel-1", digest("a"))
+	huge := strings.Repeat("tenant, ", 200_000)
+	for _, ev := range []headgate.Event{
+		{Kind: "rollout_planned", ReleaseID: "rel-1", Actor: "olga", Message: huge},
+		{Kind: "rules_proposed", Actor: "olga", Data: map[string]any{"loosened": huge}},
+		{Kind: "release_approved", ReleaseID: "rel-1", Actor: "olga", Message: "after them"},
+	} {
+		if err := f.Record(t.Context(), "", ev); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.SealPending(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := f.db.Unsealed(t.Context(), 10); err != nil || len(left) != 0 {
+		t.Fatalf("%d events are not sealed, %v", len(left), err)
+	}
+	entries, err := f.db.EvidenceLog().Entries(t.Context(), evidence.EntryQuery{PredicateType: evidence.TypeAuditEvent})
+	if err != nil {
+		t.Fatal(err)
+	}
+	blobs, err := evidence.OpenFolder(filepath.Join(f.dir, "blobs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	short := 0
+	for _, e := range entries {
+		st, err := e.Statement()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ev headgate.Event
+		if err := json.Unmarshal(st.Predicate, &ev); err != nil {
+			t.Fatal(err)
+		}
+		digest, ok := ev.Data["whole_event"].(string)
+		if !ok {
+			continue
+		}
+		short++
+		if whole, err := blobs.Get(t.Context(), digest); err != nil || !bytes.Contains(whole, []byte(huge)) || !bytes.Contains(whole, []byte(ev.Kind)) {
+			t.Errorf("the file of %s has %d bytes, %v", ev.Kind, len(whole), err)
+		}
+	}
+	if short != 2 {
+		t.Errorf("%d events are shortened, want 2", short)
 	}
 }

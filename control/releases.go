@@ -371,16 +371,21 @@ func (p *Plane) ReportStage(ctx context.Context, who access.Identity, id string,
 	if err != nil {
 		return err
 	}
-	summary := rep.Summary
-	if len(summary) > 1000 {
-		summary = strings.ToValidUTF8(summary[:1000], "") + "…"
-	}
+	summary := shorten(rep.Summary)
 	return p.signal(ctx, id,
 		pipeline.Fact{Kind: pipeline.FactStageResult, Stage: stage, Verdict: rep.Verdict, Summary: summary, Actor: who.Name, From: who.From},
 		headgate.Event{
 			Kind: "stage_reported", ReleaseID: id, Service: rec.Service, TenantID: rec.TenantID, Actor: who.Name, From: who.From,
 			Stage: stage, Verdict: rep.Verdict, Message: summary,
 		})
+}
+
+// shorten cuts a text for the trail to a thousand bytes.
+func shorten(text string) string {
+	if len(text) <= 1000 {
+		return text
+	}
+	return strings.ToValidUTF8(text[:1000], "") + "…"
 }
 
 // Approve lets a release that waits for a person go on.
