@@ -1,6 +1,7 @@
 package evidence
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/ed25519"
@@ -63,6 +64,22 @@ func unseal(raw []byte) (dsse.Envelope, []byte, Statement, error) {
 		return e, nil, s, errors.New("its payload is not an in-toto v1 statement")
 	}
 	return e, payload, s, nil
+}
+
+// written reports whether raw is the envelope e exactly as seal writes it. No
+// other spelling of the same envelope is a second one, nor holds more than it
+// shows: names twice or in other letters, other base64, further signatures.
+func written(raw []byte, e dsse.Envelope, payload []byte) bool {
+	one := dsse.Envelope{PayloadType: e.PayloadType, Payload: base64.StdEncoding.EncodeToString(payload)}
+	for _, s := range e.Signatures {
+		sig, err := base64.StdEncoding.DecodeString(s.Sig)
+		if err != nil {
+			return false
+		}
+		one.Signatures = append(one.Signatures, dsse.Signature{KeyID: s.KeyID, Sig: base64.StdEncoding.EncodeToString(sig)})
+	}
+	again, err := marshal(one)
+	return err == nil && bytes.Equal(again, raw)
 }
 
 // Sign implements [dsse.Signer].

@@ -77,18 +77,31 @@ func TestOverridesBearAPromotionOut(t *testing.T) {
 
 func checkInPython(t *testing.T, bundle []byte, keys *evidence.Keyring, holds bool) {
 	t.Helper()
+	out, status := verifyInPython(t, bundle, keys.Current())
+	if said := strings.Contains(out, "OUTCOME_UNSUPPORTED"); (status == 0) != holds || said == holds {
+		t.Errorf("the Python verifier ends with %d and says\n%s", status, out)
+	}
+}
+
+// verifyInPython returns what the independent verifier says and its exit status.
+func verifyInPython(t *testing.T, bundle []byte, keys ...evidence.PublicKey) (string, int) {
+	t.Helper()
 	python := needs.Program(t, "python3", "python3")
 	path := filepath.Join(t.TempDir(), "bundle.zip")
 	if err := os.WriteFile(path, bundle, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.CommandContext(t.Context(), python, filepath.Join("..", "examples", "verifier", "verify.py"), //nolint:gosec // our own script
-		path, "--key", keys.Current().String()).CombinedOutput()
+	args := []string{filepath.Join("..", "examples", "verifier", "verify.py"), path}
+	for _, k := range keys {
+		args = append(args, "--key", k.String())
+	}
+	out, err := exec.CommandContext(t.Context(), python, args...).CombinedOutput() //nolint:gosec // our own script
 	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
+	if errors.As(err, &exit) {
+		return string(out), exit.ExitCode()
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
-	if said := strings.Contains(string(out), "OUTCOME_UNSUPPORTED"); (err == nil) != holds || said == holds {
-		t.Errorf("the Python verifier ends with %v and says\n%s", err, out)
-	}
+	return string(out), 0
 }

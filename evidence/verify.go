@@ -2,7 +2,6 @@ package evidence
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -171,6 +170,7 @@ type verification struct {
 	bundled    map[string]bool // ids of the keys that are in the bundle
 	dsse       []dsse.Verifier
 	manifest   manifest
+	contents   stated // the manifest's statement
 	subject    Subject
 	release    string // the digest of what runs, "sha256:<hex>"
 	statements []stated
@@ -182,9 +182,11 @@ type verification struct {
 // stated is a statement of the bundle that could be read.
 type stated struct {
 	Statement
-	index  int64
-	name   string
-	digest string
+	document any // its predicate, as parse returns it
+	key      string
+	index    int64
+	name     string
+	digest   string
 }
 
 func (v *verification) find(code, member, format string, args ...any) {
@@ -248,35 +250,61 @@ func (v *verification) chooseKeys() {
 	}
 }
 
-// open reads a signed member and reports everything wrong with its signature.
+// open reads a signed member and reports everything wrong with its envelope.
 // The statement is returned whenever it can be read, so that what it says can
 // be examined even when nobody vouches for it.
-func (v *verification) open(name string) (Statement, bool) {
-	e, _, s, err := unseal(v.members[name])
+func (v *verification) open(name string) (stated, bool) {
+	e, payload, s, err := unseal(v.members[name])
 	if err != nil {
 		v.find(FindingMemberInvalid, name, "%s", err)
-		return s, false
+		return stated{}, false
 	}
-	known, ids := false, []string{}
-	for _, sig := range e.Signatures {
-		ids = append(ids, fmt.Sprintf("%.64q", sig.KeyID))
-		known = known || slices.ContainsFunc(v.keys, func(k PublicKey) bool { return k.ID() == sig.KeyID })
+	document, err := parse(payload)
+	if err == nil {
+		err = decodeParsed(document, payload, &s)
+	}
+	if err != nil {
+		v.find(FindingMemberInvalid, name, "its payload can be read in more than one way: %s", err)
+		return stated{}, false
+	}
+	st := stated{Statement: s, name: name, digest: Digest(v.members[name])}
+	object, _ := document.(map[string]any)
+	st.document = object["predicate"]
+	switch len(e.Signatures) {
+	case 1:
+	case 0:
+		v.find(FindingSignature, name, "it carries no signature")
+		return st, true
+	default:
+		v.find(FindingSignature, name, "it carries %d signatures instead of one", len(e.Signatures))
+		return st, true
+	}
+	st.key = e.Signatures[0].KeyID
+	known := slices.ContainsFunc(v.keys, func(k PublicKey) bool { return k.ID() == st.key })
+	verifier, err := dsse.NewEnvelopeVerifier(v.dsse...)
+	if known && err == nil {
+		_, err = verifier.Verify(context.Background(), &e)
 	}
 	switch {
-	case len(ids) == 0:
-		v.find(FindingSignature, name, "it carries no signature")
 	case !known:
-		v.find(FindingKeyUntrusted, name, "it is signed with key %s, which is not among the keys to believe", strings.Join(ids, ", "))
-	default:
-		verifier, err := dsse.NewEnvelopeVerifier(v.dsse...)
-		if err == nil {
-			_, err = verifier.Verify(context.Background(), &e)
-		}
-		if err != nil {
-			v.find(FindingSignature, name, "the signature of key %s does not match: the statement was changed after it was signed", strings.Join(ids, ", "))
-		}
+		v.find(FindingKeyUntrusted, name, "it is signed with key %.64q, which is not among the keys to believe", st.key)
+	case err != nil:
+		v.find(FindingSignature, name, "the signature of key %.64q does not match: the statement was changed after it was signed", st.key)
 	}
-	return s, true
+	if !written(v.members[name], e, payload) {
+		v.find(FindingMemberInvalid, name, "its envelope is not written in the one documented way; readers could disagree about what it holds")
+	}
+	return st, true
+}
+
+// read reads a statement's predicate into p and reports when it cannot be, or
+// when another reader could read something else.
+func (v *verification) read(s stated, p Predicate, what string) bool {
+	if err := decodeParsed(s.document, s.Predicate, p); err != nil {
+		v.find(FindingMemberInvalid, s.name, "its predicate is not %s: %s", what, err)
+		return false
+	}
+	return true
 }
 
 func (v *verification) readManifest() {
@@ -288,11 +316,12 @@ func (v *verification) readManifest() {
 	if !ok {
 		return
 	}
-	if s.PredicateType != TypeBundle || json.Unmarshal(s.Predicate, &v.manifest) != nil || len(s.Subject) != 1 {
+	if s.PredicateType != TypeBundle || decodeParsed(s.document, s.Predicate, &v.manifest) != nil || len(s.Subject) != 1 {
 		v.find(FindingManifest, manifestMember, "it is not a manifest of bundle version 1")
 		v.manifest = manifest{}
 		return
 	}
+	v.contents = s
 	v.subject, v.release = s.Subject[0], v.manifest.Release.Digest
 	v.result.ReleaseID, v.result.Digest = v.manifest.ReleaseID, v.release
 	algorithm, value, _ := strings.Cut(v.release, ":")

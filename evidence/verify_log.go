@@ -1,7 +1,6 @@
 package evidence
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -67,7 +66,7 @@ func (v *verification) consistency() (consistency, bool) {
 		return consistency{}, false
 	}
 	var c consistency
-	if json.Unmarshal(raw, &c) != nil {
+	if decode(raw, &c) != nil {
 		v.find(FindingMemberInvalid, consistencyMember, "it is not a consistency proof")
 		return c, false
 	}
@@ -104,7 +103,7 @@ func (v *verification) checkStatements() {
 	proofs := v.readProofs()
 	for _, name := range v.names(statementsFolder) {
 		v.result.Statements++
-		s, ok := v.open(name)
+		st, ok := v.open(name)
 		index, err := indexOf(name)
 		if err != nil {
 			v.find(FindingMemberInvalid, name, "its name does not give its place in the log")
@@ -114,12 +113,29 @@ func (v *verification) checkStatements() {
 		if !ok {
 			continue
 		}
-		st := stated{Statement: s, index: index, name: name, digest: Digest(v.members[name])}
-		if l, ok := listedAt[name]; v.manifest.ReleaseID != "" && (!ok || l.PredicateType != s.PredicateType || l.Digest != st.digest) {
+		st.index = index
+		if l, ok := listedAt[name]; v.manifest.ReleaseID != "" && (!ok || l.PredicateType != st.PredicateType || l.Digest != st.digest) {
 			v.find(FindingManifest, name, "the manifest lists another statement for this place in the log")
 		}
 		v.checkSubject(st)
 		v.statements = append(v.statements, st)
+	}
+	v.checkKeyOrder()
+}
+
+// checkKeyOrder refuses what was signed with a key after another had replaced
+// it. The manifest is signed last.
+func (v *verification) checkKeyOrder() {
+	replaced, last := map[string]bool{}, ""
+	for _, s := range append(slices.Clone(v.statements), v.contents) {
+		if s.key == "" || s.key == last {
+			continue
+		}
+		if replaced[s.key] {
+			v.find(FindingKeyUntrusted, s.name, "it is signed with key %.64q, which key %.64q had replaced before", s.key, last)
+			continue
+		}
+		replaced[last], last = true, s.key
 	}
 }
 
@@ -136,7 +152,7 @@ func (v *verification) readProofs() map[int64]inclusion {
 	proofs := map[int64]inclusion{}
 	for _, name := range v.names(proofsFolder) {
 		var p inclusion
-		if json.Unmarshal(v.members[name], &p) != nil || proofMember(p.Index) != name {
+		if decode(v.members[name], &p) != nil || proofMember(p.Index) != name {
 			v.find(FindingMemberInvalid, name, "it is not the proof that its name says")
 			continue
 		}
@@ -182,7 +198,14 @@ func (v *verification) checkSubject(s stated) {
 	if v.manifest.ReleaseID == "" {
 		return
 	}
-	if len(s.Subject) != 1 || s.Subject[0].Name != v.subject.Name || !maps.Equal(s.Subject[0].Digest, v.subject.Digest) || s.header().ReleaseID != v.subject.Name {
+	if len(s.Subject) != 1 || s.Subject[0].Name != v.subject.Name || !maps.Equal(s.Subject[0].Digest, v.subject.Digest) || s.about() != v.subject.Name {
 		v.find(FindingSubject, s.name, "it is not about release %q with digest %s", v.subject.Name, v.release)
 	}
+}
+
+// about returns the release that a statement's predicate names.
+func (s stated) about() string {
+	predicate, _ := s.document.(map[string]any)
+	id, _ := predicate["release_id"].(string)
+	return id
 }

@@ -24,8 +24,7 @@ func (v *verification) checkDecisions() {
 		switch s.PredicateType {
 		case TypeGateDecision:
 			d := decided{index: s.index, digest: s.digest}
-			if json.Unmarshal(s.Predicate, &d.GateDecision) != nil {
-				v.find(FindingMemberInvalid, s.name, "its predicate is not a gate decision")
+			if !v.read(s, &d.GateDecision, "a gate decision") {
 				continue
 			}
 			judged++
@@ -34,12 +33,19 @@ func (v *verification) checkDecisions() {
 			v.checkReports(s, d.GateDecision)
 		case TypeCanaryVerdict:
 			var c CanaryVerdict
-			if json.Unmarshal(s.Predicate, &c) != nil {
-				v.find(FindingMemberInvalid, s.name, "its predicate is not a canary verdict")
+			if !v.read(s, &c, "a canary verdict") {
 				continue
 			}
 			replayed++
 			v.checkCanary(s, c)
+		case TypeStageResult:
+			v.read(s, &StageResult{}, "a stage's result")
+		case TypeRollback:
+			v.read(s, &Rollback{}, "a rollback")
+		case TypeOverride:
+			v.read(s, &Override{}, "an override")
+		case TypeAuditEvent:
+			v.read(s, &AuditEvent{}, "an audit event")
 		}
 	}
 	if judged > 0 && v.options.Reevaluate == nil {
@@ -72,8 +78,12 @@ func (v *verification) checkDecision(s stated, d GateDecision) {
 	if rules == nil {
 		return
 	}
-	v.checkThresholds(s, d, rules)
-	v.checkTools(s, d, rules)
+	if limits, err := readLimits(rules, d.Gate); err != nil {
+		v.find(FindingMemberInvalid, blobMember(d.Rules.Digest), "it is not a rule set, but statement %d was judged under it: %s", s.index, err)
+	} else {
+		v.checkThresholds(s, d, limits)
+		v.checkTools(s, d, limits.accept)
+	}
 	if v.options.Reevaluate == nil || len(d.Request) == 0 {
 		return
 	}
@@ -164,12 +174,7 @@ func threshold(all map[string]any, name string) (any, bool) {
 }
 
 // checkThresholds compares the thresholds with the recorded rule set.
-func (v *verification) checkThresholds(s stated, d GateDecision, raw []byte) {
-	rules, err := readLimits(raw, d.Gate)
-	if err != nil {
-		v.find(FindingMemberInvalid, blobMember(d.Rules.Digest), "it is not a rule set, but statement %d was judged under it", s.index)
-		return
-	}
+func (v *verification) checkThresholds(s stated, d GateDecision, rules limits) {
 	for _, name := range slices.Sorted(maps.Keys(rules.thresholds)) {
 		want := rules.thresholds[name]
 		if shown, ok := d.Thresholds[name]; !ok || !sameValue(shown, want) {
@@ -198,6 +203,7 @@ type limits struct {
 	thresholds map[string]any
 	minSamples map[string]int64
 	compared   []string // checks
+	accept     []string // codes of tools' problems
 }
 
 func readLimits(raw []byte, g headgate.Gate) (limits, error) {
@@ -208,11 +214,15 @@ func readLimits(raw []byte, g headgate.Gate) (limits, error) {
 			Max        float64 `json:"max"`
 			MinSamples int64   `json:"min_samples"`
 		} `json:"comparisons"`
+		Accept map[headgate.Gate][]string `json:"accept_tool_codes"`
 	}
-	if err := json.Unmarshal(raw, &rules); err != nil {
+	if err := decode(raw, &rules); err != nil {
 		return limits{}, err
 	}
-	out := limits{thresholds: map[string]any{}, minSamples: map[string]int64{}, compared: slices.Sorted(maps.Keys(rules.Comparisons[g]))}
+	out := limits{
+		thresholds: map[string]any{}, minSamples: map[string]int64{},
+		compared: slices.Sorted(maps.Keys(rules.Comparisons[g])), accept: rules.Accept[g],
+	}
 	maps.Copy(out.thresholds, rules.Thresholds[g])
 	maps.Copy(out.minSamples, rules.MinSamples[g])
 	for name, c := range rules.Comparisons[g] {
@@ -228,10 +238,7 @@ const opTool = "tool"
 
 // checkTools compares the checks on tools' runs with what the recorded request
 // says of each, and each report with the files of the decision.
-func (v *verification) checkTools(s stated, d GateDecision, raw []byte) {
-	var rules struct {
-		Accept map[headgate.Gate][]string `json:"accept_tool_codes"`
-	}
+func (v *verification) checkTools(s stated, d GateDecision, accept []string) {
 	type problem struct {
 		Code    string           `json:"code"`
 		Verdict headgate.Verdict `json:"verdict"`
@@ -244,8 +251,11 @@ func (v *verification) checkTools(s stated, d GateDecision, raw []byte) {
 			Problems []problem        `json:"problems"`
 		} `json:"tools"`
 	}
-	if json.Unmarshal(raw, &rules) != nil || (len(d.Request) > 0 && json.Unmarshal(d.Request, &request) != nil) {
-		return // the rule set and the request are checked elsewhere
+	if len(d.Request) > 0 {
+		if err := decode(d.Request, &request); err != nil {
+			v.find(FindingMemberInvalid, s.name, "its request cannot be read: %s", err)
+			return
+		}
 	}
 	type outcome struct {
 		name, code string
@@ -261,7 +271,7 @@ func (v *verification) checkTools(s stated, d GateDecision, raw []byte) {
 		}
 		for _, p := range t.Problems {
 			o := outcome{"tool/" + t.File, p.Code, p.Verdict}
-			if slices.Contains(rules.Accept[d.Gate], p.Code) {
+			if slices.Contains(accept, p.Code) {
 				o.verdict = headgate.Pass
 			}
 			want = append(want, o)
@@ -351,7 +361,7 @@ func (v *verification) checkExports() {
 			Result             string `json:"result"`
 			VerificationResult string `json:"verificationResult"`
 		}
-		if err := json.Unmarshal(s.Predicate, &says); err != nil || says.Result+says.VerificationResult != want[name] {
+		if err := decodeParsed(s.document, s.Predicate, &says); err != nil || says.Result+says.VerificationResult != want[name] {
 			v.find(FindingExport, name, "it says %q, the log's decisions say %q", says.Result+says.VerificationResult, want[name])
 		}
 	}

@@ -16,8 +16,11 @@ import base64
 import datetime
 import hashlib
 import json
+import math
+import struct
 import sys
 import zipfile
+import zlib
 
 # --- ed25519, RFC 8032 section 5.1, verification only -----------------------
 P = 2**255 - 19
@@ -114,6 +117,7 @@ def roots_from_consistency(proof, old, new, old_root, whole=True):
     return a and node(last, a), b and node(last, b)
 
 
+PREDICATE = "https://headgate.dev/attestation/"
 GATE_D = ("quality", "performance", "security", "cost")
 
 # What follows from two values: the candidate's over, or less, the baseline's.
@@ -129,6 +133,69 @@ def digest(content):
     return "sha256:" + hashlib.sha256(content).hexdigest()
 
 
+def encoded(raw):
+    return base64.b64encode(raw).decode()
+
+
+def decoded(text):
+    """Base64 in its one spelling."""
+    raw = base64.b64decode(text, validate=True)
+    if encoded(raw) != text:
+        raise ValueError("not the base64 that an encoder writes")
+    return raw
+
+
+def document(raw):
+    """JSON that no two readers can read differently: UTF-8, finite, no name twice in an object."""
+
+    def once(pairs):
+        if len({name for name, _ in pairs}) != len(pairs):
+            raise ValueError("a name occurs twice in one object")
+        return dict(pairs)
+
+    def finite(text):
+        if not math.isfinite(float(text)):
+            raise ValueError("a number is not finite")
+        return float(text)
+
+    return json.loads(raw.decode(), object_pairs_hook=once, parse_float=finite, parse_constant=finite)
+
+
+FIELDS = """_type subject predicateType predicate release_id release outcome statements members gate request thresholds values
+checks failed_checks verdict inputs rules declared name code value threshold op samples min_samples comparisons accept_tool_codes
+stage facts ended_at requested_by approved_by reason requested_at time expires_at""".split()
+FOLDED = {name.casefold() for name in FIELDS}
+
+
+def spelled(*objects):
+    """Whether no name is a field's in other letters, which some readers take for it."""
+    return all(name in FIELDS or name.casefold() not in FOLDED for o in objects for name in o)
+
+
+def is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def same(a, b):
+    """Equal, and not only as 1 and True are."""
+    return a == b and isinstance(a, bool) == isinstance(b, bool)
+
+
+def archive(members):
+    """The bytes of the ZIP file that members give."""
+    local, central = [], []
+    offset = 0
+    for name in sorted(members, key=lambda n: n.encode()):
+        raw, content = name.encode(), members[name]
+        common = struct.pack("<HHHHHIIIHH", 20, 0, 0, 0, 0x21, zlib.crc32(content), len(content), len(content), len(raw), 0)
+        local += [b"PK\x03\x04", common, raw, content]
+        central += [b"PK\x01\x02\x14\x00", common, struct.pack("<HHHII", 0, 0, 0, 0, offset), raw]
+        offset += 30 + len(raw) + len(content)
+    size = sum(map(len, central))
+    end = struct.pack("<4sHHHHIIH", b"PK\x05\x06", 0, 0, len(members), len(members), size, offset, 0)
+    return b"".join(local + central + [end])
+
+
 def instant(text):
     """A time in UTC; what is below a microsecond decides nothing."""
     whole, _, fraction = text.rstrip("Z").partition(".")
@@ -139,8 +206,8 @@ class Key:
     """A note verifier key: name+hash+base64(0x01 || 32 bytes)."""
 
     def __init__(self, text):
-        self.name, hash_hex, encoded = text.strip().split("+", 2)
-        raw = base64.b64decode(encoded, validate=True)
+        self.name, hash_hex, key = text.strip().split("+", 2)
+        raw = decoded(key)
         self.hash = hashlib.sha256(self.name.encode() + b"\n" + raw).digest()[:4]
         if len(raw) != 33 or raw[0] != 1 or self.hash.hex() != hash_hex:
             raise ValueError("not an ed25519 key")
@@ -156,6 +223,8 @@ class Verification:
             try:
                 key = Key(members[name].decode())
                 own[key.id] = key
+                if name != f"keys/{key.id}.pub":
+                    self.find("MEMBER_INVALID", name, f"it holds key {key.id}, which its name does not say")
             except ValueError:
                 self.find("MEMBER_INVALID", name, "it is not a public key")
         self.keys = {k.id: k for k in keys} or own
@@ -163,6 +232,7 @@ class Verification:
             self.notes.append("no key was given with --key: signatures were checked against the bundle's own keys")
         self.decisions, self.overrides, self.admitted, self.full = {}, [], None, False
         self.by_index, self.latest, self.searches = {}, {}, 0
+        self.last_key, self.replaced = None, set()
 
     def folder(self, prefix):
         return sorted(n for n in self.members if n.startswith(prefix))
@@ -174,25 +244,44 @@ class Verification:
         return "".join(c if c.isprintable() else "\ufffd" for c in f"{code} {member}: {message}")
 
     def open(self, name):
-        """Return the statement in a DSSE envelope, reporting a bad signature."""
+        """Return the statement in a DSSE envelope and its key, reporting a bad signature."""
         try:
-            envelope = json.loads(self.members[name])
-            payload = base64.b64decode(envelope["payload"], validate=True)
-            statement = json.loads(payload)
+            envelope = document(self.members[name])
+            payload = base64.b64decode(envelope["payload"])
+            statement = document(payload)
             kind = envelope["payloadType"]
-            signed_by = [(s["keyid"], base64.b64decode(s["sig"], validate=True)) for s in envelope["signatures"]]
+            signatures = [(s["keyid"], base64.b64decode(s["sig"])) for s in envelope["signatures"]]
+            predicate = statement["predicate"]
+            if not spelled(statement, predicate, *(predicate.get("checks") or [])):
+                raise ValueError
             if kind != "application/vnd.in-toto+json" or statement["_type"] != "https://in-toto.io/Statement/v1":
                 raise ValueError
-        except (ValueError, KeyError, TypeError):
-            self.find("MEMBER_INVALID", name, "it is not a signed in-toto statement")
-            return None
+        except (ValueError, KeyError, TypeError, AttributeError):
+            self.find("MEMBER_INVALID", name, "it is not a signed in-toto statement, or can be read in more than one way")
+            return None, None
+        written = {"payloadType": kind, "payload": encoded(payload), "signatures": [{"keyid": i, "sig": encoded(s)} for i, s in signatures]}
+        if json.dumps(written, separators=(",", ":")).encode() != self.members[name]:
+            self.find("MEMBER_INVALID", name, "its envelope is not written in the one documented way")
+        if len(signatures) != 1:
+            self.find("SIGNATURE_INVALID", name, f"it carries {len(signatures)} signatures and not one")
+            return statement, None
         message = b"DSSEv1 %d %s %d %s" % (len(kind), kind.encode(), len(payload), payload)
-        known = [(self.keys[i].raw, sig) for i, sig in signed_by if i in self.keys]
-        if not known:
-            self.find("KEY_UNTRUSTED", name, f"it is signed by {[i for i, _ in signed_by]}, none of which is to be believed")
-        elif not any(signature_ok(key, message, sig) for key, sig in known):
+        key, signature = signatures[0]
+        if key not in self.keys:
+            self.find("KEY_UNTRUSTED", name, f"it is signed by {key}, which is not to be believed")
+        elif not signature_ok(self.keys[key].raw, message, signature):
             self.find("SIGNATURE_INVALID", name, "the signature does not match: it was changed after it was signed")
-        return statement
+        return statement, key
+
+    def check_key_order(self, name, key):
+        """What a key has replaced signs nothing any more; the manifest is signed last."""
+        if key is None or key == self.last_key:
+            return
+        if key in self.replaced:
+            self.find("KEY_UNTRUSTED", name, f"it is signed with key {key}, which key {self.last_key} had replaced before")
+            return
+        self.replaced.add(self.last_key)
+        self.last_key = key
 
     def checkpoint(self, name, note):
         """Return (origin, size, root) of a signed note, or None."""
@@ -200,13 +289,15 @@ class Verification:
             text, signatures = note.decode().rsplit("\n\n", 1)
             text += "\n"
             origin, size, root = text.split("\n")[:3]
-            result = origin, int(size), base64.b64decode(root, validate=True)
+            result = origin, int(size), decoded(root)
+            if str(result[1]) != size or result[1] < 0 or len(result[2]) != 32:
+                raise ValueError
             lines = [s.split(" ") for s in signatures.strip().split("\n")]
         except (ValueError, AttributeError):
             self.find("CHECKPOINT_INVALID", name, "it is not a signed note")
             return None
-        for dash, signer, encoded in (line for line in lines if len(line) == 3):
-            raw = base64.b64decode(encoded)
+        for dash, signer, signature in (line for line in lines if len(line) == 3):
+            raw = base64.b64decode(signature)
             for key in self.keys.values():
                 if dash == "\u2014" and signer == key.name and raw[:4] == key.hash:
                     if signature_ok(key.raw, text.encode(), raw[4:]):
@@ -217,7 +308,7 @@ class Verification:
         return None
 
     def run(self, kept):
-        manifest = self.check_manifest()
+        manifest, key = self.check_manifest()
         self.check_members(manifest)
         tree = self.check_checkpoints(kept)
         order = [s["index"] for s in manifest.get("statements", [])]
@@ -225,6 +316,7 @@ class Verification:
             self.find("ENTRY_REORDERED", "manifest.dsse.json", "its entries are not listed by rising index")
         for name in self.folder("statements/"):
             self.check_statement(name, tree, manifest)
+        self.check_key_order("manifest.dsse.json", key)
         self.check_exports()
         release = manifest.get("release", {})
         for gate in GATE_D if release.get("outcome") == "promoted" else ():
@@ -246,13 +338,17 @@ class Verification:
     def check_manifest(self):
         if "manifest.dsse.json" not in self.members:
             self.find("MEMBER_MISSING", "manifest.dsse.json", "there is no manifest")
-            return {}
-        statement = self.open("manifest.dsse.json")
-        if not statement or statement.get("predicateType") != "https://headgate.dev/attestation/bundle/v1":
+            return {}, None
+        statement, key = self.open("manifest.dsse.json")
+        if not statement or statement.get("predicateType") != PREDICATE + "bundle/v1" or len(statement["subject"]) != 1:
             self.find("MANIFEST_INVALID", "manifest.dsse.json", "it is not a manifest")
-            return {}
-        self.subject = statement["subject"]
-        return statement["predicate"]
+            return {}, None
+        self.subject, manifest = statement["subject"], statement["predicate"]
+        algorithm, _, value = manifest["release"]["digest"].partition(":")
+        names = {self.subject[0]["name"], manifest["release_id"], manifest["release"]["release_id"]}
+        if len(names) != 1 or not value or self.subject[0]["digest"].get(algorithm) != value:
+            self.find("SUBJECT_MISMATCH", "manifest.dsse.json", "its subject is not the release that it describes")
+        return manifest, key
 
     def check_members(self, manifest):
         listed = {m["name"]: m["digest"] for m in manifest.get("members", [])}
@@ -275,7 +371,7 @@ class Verification:
         tree = self.checkpoint("checkpoint", self.members["checkpoint"])
         if tree is None:
             return None
-        proof = json.loads(self.members.get("consistency.json", b"{}"))
+        proof = document(self.members.get("consistency.json", b"{}"))
         earlier = [("earlier-checkpoint", self.members["earlier-checkpoint"])] if "earlier-checkpoint" in self.members else []
         if kept is None:
             self.notes.append("no --checkpoint was given: that the whole log was rewritten cannot be ruled out")
@@ -290,34 +386,40 @@ class Verification:
             elif (proof.get("from"), proof.get("to")) != (old[1], tree[1]):
                 self.find("CHECKPOINT_UNPROVEN", "consistency.json", f"there is no proof that the log continues {name}")
             else:
-                hashes = [base64.b64decode(h) for h in proof["hashes"]]
+                hashes = [decoded(h) for h in proof["hashes"]]
                 if roots_from_consistency(hashes, old[1], tree[1], old[2]) != (old[2], tree[2]):
                     self.find("CHECKPOINT_FORKED", "checkpoint", f"its log does not begin with the {old[1]} entries of {name}")
         return tree
 
     def check_statement(self, name, tree, manifest):
-        statement, index = self.open(name), int(name[len("statements/"):].split(".")[0])
+        statement, key = self.open(name)
+        index = int(name[len("statements/"):].split(".")[0])
+        if name != f"statements/{index:010d}.dsse.json":
+            self.find("MEMBER_INVALID", name, "its name does not give its place in the log")
         if tree and not self.included(name, index, tree):
             self.find_misplaced(name, index, tree)
         if statement is None:
             return
-        if manifest and statement["subject"] != self.subject:
+        self.check_key_order(name, key)
+        kind, predicate = statement["predicateType"], statement["predicate"]
+        if manifest and (statement["subject"] != self.subject or predicate["release_id"] != self.subject[0]["name"]):
             self.find("SUBJECT_MISMATCH", name, "it is about another release")
-        predicate = statement["predicate"]
-        if statement["predicateType"].endswith("/audit-event/v1"):
+        if manifest and {"index": index, "predicate_type": kind, "digest": digest(self.members[name])} not in manifest["statements"]:
+            self.find("MANIFEST_INVALID", name, "the manifest lists another statement for this place in the log")
+        if kind == PREDICATE + "audit-event/v1":
             return
         needed = [i["digest"] for i in predicate.get("inputs") or []]
         needed += [predicate["rules"]["digest"]] if predicate.get("rules", {}).get("digest") else []
         for d in needed:
             if "blobs/sha256/" + d.split(":")[-1] not in self.members:
                 self.find("MEMBER_MISSING", "blobs/sha256/" + d.split(":")[-1], f"statement {index} rests on it")
-        if statement["predicateType"].endswith("/stage-result/v1"):
+        if kind == PREDICATE + "stage-result/v1":
             self.full = self.full or predicate["stage"] == "full"
-            if predicate["stage"] == "rollout" and predicate["verdict"] == "pass" and "gate" not in (predicate.get("facts") or {}):
+            if predicate["stage"] == "rollout" and predicate["verdict"] == "pass" and (predicate.get("facts") or {}).get("gate") is None:
                 self.admitted = self.admitted or instant(predicate["ended_at"])
-        if statement["predicateType"].endswith("/override/v1") and not self.full:
+        if kind == PREDICATE + "override/v1" and not self.full:
             self.overrides.append(predicate)
-        if statement["predicateType"].endswith("/gate-decision/v1"):
+        if kind == PREDICATE + "gate-decision/v1":
             self.by_index[index] = self.latest[predicate["gate"]] = predicate
             if not self.full:  # later decisions did not admit the release
                 self.decisions[predicate["gate"]] = predicate
@@ -326,8 +428,8 @@ class Verification:
     def included(self, name, index, tree):
         """Whether a statement is an entry of the log, by the proof for index."""
         try:
-            proof = json.loads(self.members.get(f"proofs/{index:010d}.json", b"{}"))
-            hashes = [base64.b64decode(h, validate=True) for h in proof.get("hashes") or []]
+            proof = document(self.members.get(f"proofs/{index:010d}.json", b"{}"))
+            hashes = [decoded(h) for h in proof.get("hashes") or []]
         except (ValueError, TypeError, AttributeError):
             return False
         leaf = hashlib.sha256(b"\x00" + self.members[name]).digest()
@@ -346,7 +448,7 @@ class Verification:
     def check_exports(self):
         """The copies for other tools must say what the log says."""
         for name in self.folder("exports/"):
-            statement = self.open(name)
+            statement, _ = self.open(name)
             if statement is None:
                 continue
             says = statement["predicate"].get("result", statement["predicate"].get("verificationResult"))
@@ -369,7 +471,9 @@ class Verification:
         for c in d["checks"]:
             self.check_check(name, d, c)
         raw = self.members.get("blobs/sha256/" + d["rules"]["digest"].split(":")[-1])
-        rules = json.loads(raw) if raw else {}
+        rules = document(raw) if raw else {}
+        if not spelled(rules):
+            self.find("MEMBER_INVALID", "blobs/sha256/" + d["rules"]["digest"].split(":")[-1], "the rule set can be read in more than one way")
         thresholds = dict(rules.get("thresholds", {}).get(d["gate"], {}))
         least = dict(rules.get("min_samples", {}).get(d["gate"], {}))
         for check, limit in rules.get("comparisons", {}).get(d["gate"], {}).items():
@@ -408,7 +512,7 @@ class Verification:
         holds = None
         if isinstance(value, bool) and isinstance(limit, bool):
             holds = value == limit
-        elif isinstance(value, (int, float)) and isinstance(limit, (int, float)):
+        elif is_number(value) and is_number(limit):
             slack = 1e-12 * max(abs(value), abs(limit))
             holds = {">=": value >= limit - slack, "<=": value <= limit + slack, "==": abs(value - limit) <= slack}[op]
         if c["name"] in COMPUTED and value is not None:
@@ -419,20 +523,20 @@ class Verification:
         few = c["min_samples"] > 0 and (c["samples"] is None or c["samples"] < c["min_samples"])
         if c["verdict"] == "pass" and (not holds or few) or c["verdict"] == "fail" and holds:
             self.find("VERDICT_FORGED", name, f"check {c['name']} is recorded as {c['verdict']}: {value} {op} {limit}, {c['samples']} samples")
-        if d["values"].get(c["name"], value) != value:
+        if not same(d["values"].get(c["name"], value), value):
             self.find("VERDICT_FORGED", name, f"check {c['name']} has the value {value}, the decision shows {d['values'][c['name']]}")
-        if limit not in [d["thresholds"].get(c["name"] + s) for s in ("_min", "_max", "_required")]:
+        if not any(same(limit, d["thresholds"].get(c["name"] + s)) for s in ("_min", "_max", "_required")):
             self.find("THRESHOLD_SWAPPED", name, f"check {c['name']} was made against {limit}, which the decision does not show")
 
 
 def read(path):
     """The members of a bundle; stored only, so that nothing can blow up."""
-    with zipfile.ZipFile(path) as archive:
-        infos = archive.infolist()
+    with zipfile.ZipFile(path) as bundle:
+        infos = bundle.infolist()
         names = [i.filename for i in infos]
         if len(set(names)) != len(names) or any(i.compress_type != zipfile.ZIP_STORED for i in infos):
             raise zipfile.BadZipFile("a member occurs twice or is compressed")
-        return {i.filename: archive.read(i) for i in infos}
+        return {i.filename: bundle.read(i) for i in infos}
 
 
 def main():
@@ -452,6 +556,8 @@ def main():
         verification.run(kept)
     except (KeyError, TypeError, ValueError, AttributeError) as problem:
         verification.find("MEMBER_INVALID", "?", f"a document does not have the documented form: {problem!r}")
+    if not verification.findings and open(options.bundle, "rb").read() != archive(members):
+        verification.find("ARCHIVE_ALTERED", "", "the ZIP structure was changed after the bundle was made")
     for line in verification.findings + verification.unjudged:
         print(line)
     for line in sorted(set(verification.notes)):
