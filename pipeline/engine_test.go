@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -335,11 +336,55 @@ func TestTelemetryThatComesBackLosesNothing(t *testing.T) {
 	}
 }
 
+// A clock that is set back makes a look that cannot be judged, and what happened
+// until then is judged at the next one.
+func TestClockThatGoesBackLosesNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	store := &setBack{Store: w.db}
+	w.observe = func(_ context.Context, r pipeline.Record) (pipeline.Observation, error) {
+		store.by.Store(0)
+		if r.State.Ticks == 0 {
+			store.by.Store(int64(time.Minute))
+		}
+		return pipeline.Observation{}, nil
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer cancel()
+	running.Go(func() { w.engine(store).Run(ctx) })
+	w.create("good")
+	r := w.awaitDone("good")
+	w.wantOutcome(r, headgate.Promoted, "")
+	ticks, err := w.db.Ticks(t.Context(), "good")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := ticks[1].Decision; !slices.Equal(got.Reasons, []string{canary.CodeTimeNotRising}) {
+		t.Errorf("the look after the clock was set back: %s %v", got.Verdict, got.Reasons)
+	}
+	if got, counted := r.State.Canary.Candidate.Requests, r.State.Counts.Arm(headgate.Candidate).Requests; uint64(got) != counted {
+		t.Errorf("%d requests judged of %d", got, counted)
+	}
+}
+
+// setBack is a store whose clock goes slow.
+type setBack struct {
+	pipeline.Store
+	by atomic.Int64
+}
+
+func (s *setBack) Now(ctx context.Context) (time.Time, error) {
+	now, err := s.Store.Now(ctx)
+	return now.Add(-time.Duration(s.by.Load())), err
+}
+
 func TestNoTrafficIsNoVerdict(t *testing.T) {
 	t.Parallel()
 	for name, limit := range map[string]func(*headgate.Release, *pipeline.Plan){
 		"stage timeout": func(_ *headgate.Release, p *pipeline.Plan) {
-			p.StageTimeout = map[headgate.Stage]time.Duration{headgate.StageCanary: 1500 * time.Millisecond}
+			p.StageTimeout = map[headgate.Stage]time.Duration{headgate.StageCanary: 500 * time.Millisecond}
 		},
 		"canary limit": func(_ *headgate.Release, p *pipeline.Plan) { p.CanaryMax = 50 * time.Millisecond },
 	} {
@@ -349,10 +394,11 @@ func TestNoTrafficIsNoVerdict(t *testing.T) {
 			w.router.traffic = 0
 			w.start()
 			w.create("idle", limit)
-			if r := w.awaitTicks("idle", 1); r.State.Canary.Verdict != headgate.Insufficient || !slices.Equal(r.State.Canary.Reasons, []string{canary.CodeNoTraffic}) {
-				t.Errorf("verdict %+v", r.State.Canary)
-			}
 			r := w.awaitDone("idle")
+			// A stage can be over before the first look at its canary.
+			if c := r.State.Canary; c != nil && (c.Verdict != headgate.Insufficient || !slices.Equal(c.Reasons, []string{canary.CodeNoTraffic})) {
+				t.Errorf("verdict %+v", c)
+			}
 			w.wantOutcome(r, headgate.Inconclusive, headgate.StageCanary, pipeline.ReasonCanaryUndecided, "CANARY_DEADLINE_EXCEEDED")
 			if w.quarantined(r) {
 				t.Error("a release that nobody tried is in quarantine")

@@ -22,7 +22,7 @@ import (
 const (
 	service  = "bidding"
 	share    = 0.1
-	leaseTTL = 10 * time.Second
+	leaseTTL = 10 * time.Second // of the router
 	sweep    = 20 * time.Millisecond
 )
 
@@ -194,8 +194,11 @@ type world struct {
 	t      *testing.T
 	db     *sqlite.DB
 	router *router
-	// lease is the engines' LeaseTTL.
+	// lease is the engines' LeaseTTL: so long that no claim of an engine that
+	// lives runs out, however slow the machine.
 	lease time.Duration
+	// created are the releases, in order.
+	created []string
 
 	mu sync.Mutex
 	// calls counts what was done outside, by name, release and attempt.
@@ -217,7 +220,7 @@ func newWorld(t *testing.T) *world {
 	if err := db.RegisterService(t.Context(), service, stable); err != nil {
 		t.Fatal(err)
 	}
-	return &world{t: t, db: db, router: newRouter(), lease: 2 * time.Second, calls: map[string]int{}, runners: map[headgate.Stage]pipeline.Runner{}}
+	return &world{t: t, db: db, router: newRouter(), lease: time.Hour, calls: map[string]int{}, runners: map[headgate.Stage]pipeline.Runner{}}
 }
 
 func (w *world) called(format string, args ...any) int {
@@ -286,12 +289,26 @@ func (w *world) start() (stop func()) {
 	e := w.engine(w.db)
 	var running sync.WaitGroup
 	running.Go(func() { e.Run(ctx) })
-	stop = func() {
+	w.t.Cleanup(func() {
 		cancel()
 		running.Wait()
+	})
+	return func() {
+		cancel()
+		running.Wait()
+		w.expire()
 	}
-	w.t.Cleanup(stop)
-	return stop
+}
+
+// expire is the end of the leases of engines that are gone.
+func (w *world) expire() {
+	w.t.Helper()
+	for _, id := range w.created {
+		err := w.db.Extend(w.t.Context(), id, w.get(id).Epoch, 0)
+		if err != nil && headgate.AsError(err).Code != headgate.CodeStaleEpoch { // nobody has a lease
+			w.t.Fatal(err)
+		}
+	}
 }
 
 // quick are the canary's parameters at which a few looks decide.
@@ -323,9 +340,12 @@ func (w *world) createUnbuilt(id string, change ...func(*headgate.Release, *pipe
 	for _, c := range change {
 		c(&rel, &plan)
 	}
-	if _, err := w.db.CreateRelease(w.t.Context(), pipeline.Begin(rel, plan, time.Now().UTC().Add(-time.Second))); err != nil {
+	// Creation times differ.
+	at := time.Now().UTC().Add(time.Duration(len(w.created)-1000) * time.Millisecond)
+	if _, err := w.db.CreateRelease(w.t.Context(), pipeline.Begin(rel, plan, at)); err != nil {
 		w.t.Fatal(err)
 	}
+	w.created = append(w.created, id)
 }
 
 func (w *world) signal(id string, f pipeline.Fact) {
@@ -357,12 +377,12 @@ func (w *world) get(id string) pipeline.Record {
 func (w *world) await(id, what string, want func(pipeline.Record) bool) pipeline.Record {
 	w.t.Helper()
 	var r pipeline.Record
-	for deadline := time.Now().Add(15 * time.Second); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
 		if r = w.get(id); want(r) {
 			return r
 		}
 	}
-	w.t.Fatalf("%s: not within 15 s: %s; it is in %s, %s, %s: %q %v", id, what, r.Phase, r.Stage, r.Outcome, r.State.Note, r.State.Canary)
+	w.t.Fatalf("%s: not within a minute: %s; it is in %s, %s, %s: %q %v", id, what, r.Phase, r.Stage, r.Outcome, r.State.Note, r.State.Canary)
 	return r
 }
 

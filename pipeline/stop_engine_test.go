@@ -3,7 +3,6 @@ package pipeline_test
 import (
 	"context"
 	"testing"
-	"time"
 
 	"github.com/headgate/headgate"
 	"github.com/headgate/headgate/pipeline"
@@ -74,7 +73,6 @@ func TestReleasesWaitForTheTraffic(t *testing.T) {
 			if name == "older" {
 				stop()
 				w.create("second", second)
-				time.Sleep(time.Millisecond) // creation times differ
 				w.create("first", undecided)
 				w.runners[headgate.StageContract] = func(ctx context.Context, r pipeline.Record) (pipeline.Result, error) {
 					if r.ID == "second" && !w.router.met("first") {

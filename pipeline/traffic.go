@@ -74,7 +74,7 @@ func (e *Engine) tick(ctx context.Context, r Record, now time.Time, want steerin
 
 	c := Commit{Record: r, ClaimedGen: r.Gen, Ticks: []TickRow{{Seq: r.State.Ticks + 1, Tick: t, Decision: d}}}
 	c.Record.State.Ticks++
-	if t.Telemetry == canary.Fresh {
+	if t.Telemetry == canary.Fresh && !slices.Contains(d.Reasons, canary.CodeTimeNotRising) {
 		// What the judge did not take is counted at the next good tick.
 		c.Record.State.Evicted = watchEvicted(r.State.Evicted, counts.Sub(r.State.Counts))
 		c.Record.State.Counts = counts
