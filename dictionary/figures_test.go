@@ -285,7 +285,7 @@ func receive(t *testing.T) (*metrics.Store, string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := r.Stop(ctx); err != nil {
 			t.Error(err)
@@ -309,7 +309,7 @@ func recorded(t *testing.T, store *metrics.Store, d *dictionary.Dictionary, matc
 		t.Fatal(err)
 	}
 	at := make(map[string]time.Time)
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		for _, f := range d.Figures() {
 			stamp, ok, err := store.Number(t.Context(), "timestamp("+dictionary.RecordName(f.Name)+match+")", time.Now())
 			if err != nil {

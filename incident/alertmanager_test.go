@@ -2,11 +2,8 @@ package incident_test
 
 import (
 	"encoding/json"
-	"fmt"
 	"io"
 	"maps"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -60,7 +57,7 @@ func TestAlertmanagerSendsTheSameFields(t *testing.T) {
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	addr := freeAddr(t)
+	addr := needs.Addrs(t, 1)[0]
 	cmd := exec.CommandContext(t.Context(), program, "--config.file="+config, "--storage.path="+dir,
 		"--web.listen-address="+addr, "--cluster.listen-address=", "--log.level=error")
 	cmd.Stderr = os.Stderr
@@ -71,7 +68,7 @@ func TestAlertmanagerSendsTheSameFields(t *testing.T) {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait() // the kill is the expected end
 	})
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		res, err := http.Post("http://"+addr+"/api/v2/alerts", "application/json",
 			strings.NewReader(`[{"labels": {"alertname": "rollback_triggered"}, "annotations": {"summary": "s"}, "generatorURL": "http://127.0.0.1/"}]`))
 		if err == nil {
@@ -98,19 +95,4 @@ func TestAlertmanagerSendsTheSameFields(t *testing.T) {
 	if ours := readMessage(t, golden); ours.Version != theirs.Version || !slices.Equal(ours.fields, theirs.fields) {
 		t.Errorf("ours is version %s with\n%v\nAlertmanager's %s with\n%v", ours.Version, ours.fields, theirs.Version, theirs.fields)
 	}
-}
-
-// freeAddr is an address below the ports of outgoing connections.
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	for range 100 {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 15000+rand.IntN(5000)))
-		if err != nil {
-			continue
-		}
-		defer l.Close()
-		return l.Addr().String()
-	}
-	t.Fatal("no free port")
-	return ""
 }

@@ -23,7 +23,7 @@ import (
 // startPrometheus runs Debian's Prometheus until the test ends.
 func startPrometheus(t *testing.T) (address string) {
 	t.Helper()
-	program, addr, dir := needs.Program(t, "prometheus", "prometheus"), freeAddr(t), t.TempDir()
+	program, addr, dir := needs.Program(t, "prometheus", "prometheus"), needs.Addrs(t, 1)[0], t.TempDir()
 	config := filepath.Join(dir, "prometheus.yml")
 	if err := os.WriteFile(config, []byte("global: {}\n"), 0o600); err != nil {
 		t.Fatal(err)

@@ -243,7 +243,7 @@ func (w *world) hugeBodiesAreRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 			t.Fatal(err)
 		}
 		req, err := http.NewRequest("POST", w.URL()+"/api/v1/internal"+gatePath("cost"), io.LimitReader(spaces{}, size))

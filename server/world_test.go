@@ -4,12 +4,9 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -25,6 +22,7 @@ import (
 	"github.com/headgate/headgate/examples/bidding"
 	"github.com/headgate/headgate/examples/bidding/client"
 	"github.com/headgate/headgate/examples/bidding/cmd"
+	"github.com/headgate/headgate/internal/needs"
 	"github.com/headgate/headgate/server"
 )
 
@@ -52,7 +50,7 @@ type service struct {
 // starts it.
 func newService(t *testing.T, otlp string) *service {
 	t.Helper()
-	s := &service{dir: t.TempDir(), addr: freeAddr(t), otlp: otlp, tokens: map[string]string{}}
+	s := &service{dir: t.TempDir(), addr: needs.Addrs(t, 1)[0], otlp: otlp, tokens: map[string]string{}}
 	err := fs.WalkDir(bidding.Description, ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
@@ -144,22 +142,6 @@ type world struct {
 	as http.Header
 }
 
-// freeAddr is an address below the ports of outgoing connections, so that none
-// of the other tests' takes it before the server does.
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	for range 100 {
-		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(5000)))
-		if err != nil {
-			continue
-		}
-		defer ln.Close()
-		return ln.Addr().String()
-	}
-	t.Fatal("no free port")
-	return ""
-}
-
 func settings(dir string) config.Settings {
 	s := config.DefaultSettings()
 	s.DataDir, s.Listen, s.OTLPGRPC, s.ProxyListen = dir, "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
@@ -176,7 +158,7 @@ func startWorld(t *testing.T, development bool, change func(*server.Options)) *w
 		Settings: settings(t.TempDir()), Development: development, Forward: development, Version: "test",
 		Logger: slog.New(slog.NewJSONHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
-	w.options.Settings.OTLPHTTP = freeAddr(t)
+	w.options.Settings.OTLPHTTP = needs.Addrs(t, 1)[0]
 	otlp := ""
 	if development {
 		w.options.Settings.EvidenceMode = config.EvidenceDeclared

@@ -301,7 +301,7 @@ func proxyPaused(t *testing.T) {
 		}
 	})
 	dir := t.TempDir()
-	addrs := fixedAddrs(t, 2)
+	addrs := needs.Addrs(t, 2)
 	description, token := filepath.Join(dir, "headgate.yaml"), filepath.Join(dir, "token")
 	for path, text := range map[string]string{token: "proxy-secret\n", description: minimalDescription(stable)} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {

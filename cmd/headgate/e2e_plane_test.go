@@ -27,6 +27,7 @@ import (
 	"github.com/headgate/headgate/evidence"
 	"github.com/headgate/headgate/examples/bidding"
 	"github.com/headgate/headgate/feedback"
+	"github.com/headgate/headgate/internal/needs"
 	"github.com/headgate/headgate/pipeline"
 	"github.com/headgate/headgate/rollback"
 	"github.com/headgate/headgate/rollout"
@@ -86,7 +87,7 @@ type plane struct {
 
 func newPlane(t *testing.T, w *world, version string, o planeOptions) *plane {
 	t.Helper()
-	addrs := fixedAddrs(t, 5)
+	addrs := needs.Addrs(t, 5)
 	p := &plane{
 		w: w, dir: t.TempDir(), env: o.env, api: addrs[0], grpc: addrs[1], otlp: addrs[2], user: addrs[3], admin: addrs[4],
 		switches: &switches{values: map[string]string{"model_config": "mc-1", "retrieval_params": "rp-1"}, sets: map[string]int{}},

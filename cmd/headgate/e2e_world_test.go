@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/internal/needs"
 	"github.com/headgate/headgate/traffic/proxy"
 )
 
@@ -152,26 +153,6 @@ func (p *program) wait(t *testing.T, within time.Duration) int {
 	return p.cmd.ProcessState.ExitCode()
 }
 
-// fixedAddrs are free loopback addresses outside the range from which the
-// kernel takes ports for outgoing connections, so that they are still free
-// when a killed process is started again.
-func fixedAddrs(t *testing.T, n int) []string {
-	t.Helper()
-	var out []string
-	for range 1000 {
-		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(20000)))
-		if err != nil {
-			continue
-		}
-		defer ln.Close()
-		if out = append(out, ln.Addr().String()); len(out) == n {
-			return out
-		}
-	}
-	t.Fatal("no free ports")
-	return nil
-}
-
 // world is the reference service, shared by all scenarios: stable in
 // production, and two versions in staging and as candidates. Each scenario has
 // its own control plane and proxy.
@@ -199,7 +180,7 @@ func newWorld(t *testing.T) *world {
 	w.tokens = ex.tokens
 	start := func(role, version, env, db, source string) string {
 		ex.otlp = w.relay(t, source)
-		args := append([]string{"example", "bidding", role, "--listen", fixedAddrs(t, 1)[0]}, ex.flags(version, env, db)...)
+		args := append([]string{"example", "bidding", role, "--listen", needs.Addrs(t, 1)[0]}, ex.flags(version, env, db)...)
 		return launch(t, nil, args...).ready(t)
 	}
 	w.stable = start("serve", "v1.0.0", "production", "production.db", "stable")
@@ -207,7 +188,7 @@ func newWorld(t *testing.T) *world {
 		w.staging[version] = start("serve", version, "staging", "staging-"+version+".db", "staging")
 		w.cand[version] = start("api", version, "production", "production.db", "candidate")
 	}
-	w.staging[nowhere], w.cand[nowhere] = "http://"+fixedAddrs(t, 1)[0], "http://"+fixedAddrs(t, 1)[0]
+	w.staging[nowhere], w.cand[nowhere] = "http://"+needs.Addrs(t, 1)[0], "http://"+needs.Addrs(t, 1)[0]
 	return w
 }
 

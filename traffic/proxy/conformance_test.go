@@ -63,7 +63,7 @@ func TestFleetConforms(t *testing.T) {
 func adminClient(t *testing.T, p *proxy.Proxy) *proxy.Client {
 	admin := httptest.NewServer(p.Admin("admin-token"))
 	t.Cleanup(admin.Close)
-	hc := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{}}
+	hc := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{}}
 	t.Cleanup(hc.CloseIdleConnections)
 	return proxy.NewClient(admin.URL, "admin-token", hc)
 }

@@ -52,7 +52,7 @@ func FuzzRequestHead(f *testing.F) {
 	}
 	go func() { _ = p.Serve(front) }()
 	f.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
 		_ = p.Shutdown(ctx) // an upgraded connection may be left
 	})
@@ -70,13 +70,13 @@ func FuzzRequestHead(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_ = c.SetDeadline(time.Now().Add(3 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(30 * time.Second))
 		_, _ = c.Write(raw)
 		_ = c.(*net.TCPConn).CloseWrite()
 		_, _ = io.Copy(io.Discard, c)
 		_ = c.Close()
 		seen := b.seen()
-		for deadline := time.Now().Add(3 * time.Second); counted()-before < uint64(len(seen)); time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(30 * time.Second); counted()-before < uint64(len(seen)); time.Sleep(time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("the backend found %d requests in what the proxy counted as %d", len(seen), counted()-before)
 			}

@@ -74,7 +74,7 @@ func TestAmbiguousRequestsAreRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer func() { _ = c.Close() }()
-			_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+			_ = c.SetDeadline(time.Now().Add(30 * time.Second))
 			if _, err := io.WriteString(c, raw); err != nil {
 				t.Fatal(err)
 			}
@@ -186,7 +186,7 @@ func TestUnusualTargets(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(30 * time.Second))
 		_, _ = fmt.Fprintf(c, "%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", target)
 		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 		if err != nil {
@@ -303,7 +303,7 @@ func TestServerSentEventsAreNotBuffered(t *testing.T) {
 			}
 		}
 	})})
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, "GET", url, nil)
 	if err != nil {
@@ -327,7 +327,7 @@ func TestServerSentEventsAreNotBuffered(t *testing.T) {
 	_ = resp.Body.Close()
 	select {
 	case <-gone:
-	case <-time.After(5 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Error("the backend never learns that the client is gone")
 	}
 }
@@ -345,7 +345,7 @@ func TestServerSentEventsEndWithTheProxy(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = resp.Body.Close() }()
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	if err := p.Shutdown(ctx); err != nil {
 		t.Errorf("shutdown: %v", err)

@@ -31,7 +31,7 @@ func h2cClient(t *testing.T) *http.Client {
 	tr := &http.Transport{Protocols: new(http.Protocols)}
 	tr.Protocols.SetUnencryptedHTTP2(true)
 	t.Cleanup(tr.CloseIdleConnections)
-	return &http.Client{Transport: tr, Timeout: 10 * time.Second}
+	return &http.Client{Transport: tr, Timeout: 30 * time.Second}
 }
 
 func TestHTTP2WithoutTLS(t *testing.T) {
@@ -91,7 +91,7 @@ func TestTLS(t *testing.T) {
 	for _, major := range []int{1, 2} {
 		tr := &http.Transport{TLSClientConfig: clientTLS, ForceAttemptHTTP2: major == 2}
 		t.Cleanup(tr.CloseIdleConnections)
-		resp, got := do(t, &http.Client{Transport: tr, Timeout: 10 * time.Second}, "GET", url, nil)
+		resp, got := do(t, &http.Client{Transport: tr, Timeout: 30 * time.Second}, "GET", url, nil)
 		if resp.ProtoMajor != major || got != "https" {
 			t.Errorf("%s: the backend sees %q", resp.Proto, got)
 		}
@@ -134,7 +134,7 @@ func TestUpgrade(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = c.Close() })
-		_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(30 * time.Second))
 		// The first line is sent along with the request.
 		_, _ = fmt.Fprintf(c, "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, Upgrade\r\nUpgrade: %s\r\nX-Release-Route: forged\r\n\r\nearly\n", upgrade)
 		br := bufio.NewReader(c)
@@ -205,7 +205,7 @@ func TestGRPC(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	client := grpc_health_v1.NewHealthClient(conn)
 	if _, err := client.Check(ctx, &grpc_health_v1.HealthCheckRequest{}); err != nil {
@@ -254,7 +254,7 @@ func TestHTTP2DisconnectCancelsTheBackend(t *testing.T) {
 	}
 	select {
 	case <-gone:
-	case <-time.After(5 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Error("the backend never learns that the client is gone")
 	}
 	eventually(t, p, headgate.Stable, 1, 0)

@@ -35,8 +35,8 @@ func says(text string) http.HandlerFunc {
 
 func newClient(t testing.TB) *http.Client {
 	c := &http.Client{
-		Timeout:       10 * time.Second,
-		Transport:     &http.Transport{DisableCompression: true, ExpectContinueTimeout: 5 * time.Second},
+		Timeout:       30 * time.Second,
+		Transport:     &http.Transport{DisableCompression: true, ExpectContinueTimeout: 30 * time.Second},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	t.Cleanup(c.CloseIdleConnections)
@@ -86,7 +86,7 @@ func codeOf(err error) string {
 // eventually waits until the arm has counted requests and errors.
 func eventually(t testing.TB, r rollout.Router, arm headgate.Arm, requests, errs uint64) rollout.Cell {
 	t.Helper()
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for {
 		c, err := r.Counts(t.Context())
 		if err != nil {
@@ -108,7 +108,7 @@ func TestTimeouts(t *testing.T) {
 	hang := func(_ http.ResponseWriter, r *http.Request) {
 		select {
 		case <-r.Context().Done():
-		case <-time.After(5 * time.Second):
+		case <-time.After(30 * time.Second):
 		}
 	}
 	p, url := start(t, proxy.Config{Stable: serve(t, "v1", hang), ResponseHeaderTimeout: 100 * time.Millisecond})
@@ -219,7 +219,7 @@ func TestDeadCandidateIsEjected(t *testing.T) {
 	apply(t, p, allToCandidate(stable, candidate))
 	c := newClient(t)
 	sent := uint64(0)
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for {
 		sent++
 		resp, body := do(t, c, "POST", url, nil)
@@ -251,7 +251,7 @@ func TestUnhealthyCandidateRecovers(t *testing.T) {
 	apply(t, p, allToCandidate(stable, candidate))
 	c := newClient(t)
 	for _, want := range []string{"v1", "v2"} {
-		deadline := time.Now().Add(5 * time.Second)
+		deadline := time.Now().Add(30 * time.Second)
 		for {
 			if _, got := do(t, c, "GET", url, nil); got == want {
 				break
