@@ -56,9 +56,9 @@ type Store interface {
 	ReleaseService(ctx context.Context, name, by string) error
 	SetStable(ctx context.Context, name string, stable rollout.Backend) error
 	Rollbacks(ctx context.Context, releaseID string) ([]rollback.Rollback, error)
-	PutPlan(ctx context.Context, p rollout.Plan) error
-	// Plan returns RELEASE_POLICY_NOT_FOUND when none was posted.
-	Plan(ctx context.Context, releaseID string) (rollout.Plan, error)
+	PutPlan(ctx context.Context, tenant string, p rollout.Plan) error
+	// Plan returns RELEASE_POLICY_NOT_FOUND when the tenant posted none.
+	Plan(ctx context.Context, tenant, releaseID string) (rollout.Plan, error)
 	PutDocument(ctx context.Context, d Document) error
 	// Document and Documents report nothing when there is none; Documents
 	// are a release's, oldest first.
@@ -284,7 +284,8 @@ func (p *Plane) serviceOf(ctx context.Context, releaseID string) (*Service, *pip
 }
 
 // reach refuses a release that is another tenant's, as if it were not there. An
-// id under which no release was made is anybody's to use.
+// id under which no release was made is anybody's to use, each tenant's for
+// itself: see named.
 func (p *Plane) reach(ctx context.Context, who access.Identity, releaseID string) error {
 	if releaseID == "" {
 		return nil

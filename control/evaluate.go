@@ -51,7 +51,7 @@ func (p *Plane) EvaluateRelease(ctx context.Context, who access.Identity, releas
 	if j.in, j.inputs, _, err = p.gateInput(ctx, s, rec, g, reports[g]); err != nil {
 		return Evaluation{}, err
 	}
-	res, h, err := p.conclude(ctx, releaseID, g, j)
+	res, h, err := p.conclude(ctx, named{rec.ID, rec.TenantID}, g, j)
 	if err != nil {
 		return Evaluation{}, err
 	}
@@ -62,7 +62,7 @@ func (p *Plane) EvaluateRelease(ctx context.Context, who access.Identity, releas
 // conclude judges what was brought together for a gate of a release and makes
 // the verdict evidence. A metric that is in no report and no telemetry has no
 // samples, and so is insufficient.
-func (p *Plane) conclude(ctx context.Context, releaseID string, g headgate.Gate, j judged) (gate.Result, held, error) {
+func (p *Plane) conclude(ctx context.Context, of named, g headgate.Gate, j judged) (gate.Result, held, error) {
 	for _, name := range j.rules.Metrics(g) {
 		_, measured := j.in.Metrics[name]
 		if _, known := j.in.Origins[name]; !measured && !known {
@@ -79,7 +79,7 @@ func (p *Plane) conclude(ctx context.Context, releaseID string, g headgate.Gate,
 		return res, held{}, err
 	}
 	j.inputs = append(j.inputs, in)
-	h, err := p.stateGate(ctx, releaseID, j, res)
+	h, err := p.stateGate(ctx, of, j, res)
 	return res, h, err
 }
 

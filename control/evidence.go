@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"slices"
 	"time"
@@ -32,25 +33,38 @@ type held struct {
 	Summary evidence.Summary `json:"summary"`
 }
 
+// named is the release that a plan or evidence is about. Under an id that only
+// requests name, each tenant has one of its own.
+type named struct{ releaseID, tenant string }
+
 // identity is the release as evidence knows it. A release that was never
-// created here has no digest of what runs; its id stands in, so that its
-// evidence can never pass for a real release's.
-func (p *Plane) identity(ctx context.Context, releaseID string) (headgate.Release, error) {
-	r, err := p.o.Store.Release(ctx, releaseID)
+// created here has no service and no digest of what runs; its tenant and id
+// stand in, so that its evidence can never pass for a real release's, nor for
+// another tenant's.
+func (p *Plane) identity(ctx context.Context, of named) (headgate.Release, error) {
+	r, err := p.o.Store.Release(ctx, of.releaseID)
 	if err == nil {
 		return r.Release, nil
 	}
 	if headgate.AsError(err).Code != headgate.CodeReleaseNotFound {
 		return headgate.Release{}, err
 	}
-	sum := sha256.Sum256([]byte("undeclared release " + releaseID))
-	return headgate.Release{ID: releaseID, Digest: "sha256:" + hex.EncodeToString(sum[:])}, nil
+	sum := sha256.Sum256(fmt.Appendf(nil, "undeclared release %q of %q", of.releaseID, of.tenant))
+	return headgate.Release{ID: of.releaseID, TenantID: of.tenant, Digest: "sha256:" + hex.EncodeToString(sum[:])}, nil
+}
+
+// heldID names the document of a check's evidence.
+func heldID(rel headgate.Release, check string) string {
+	if rel.Service == "" {
+		return fmt.Sprintf("%q/%s/%s", rel.TenantID, rel.ID, check)
+	}
+	return rel.ID + "/" + check
 }
 
 // state signs a predicate about a release, logs it, and keeps it as the latest
 // evidence of a check.
-func (p *Plane) state(ctx context.Context, releaseID, check string, sum evidence.Summary, pred evidence.Predicate) (held, error) {
-	rel, err := p.identity(ctx, releaseID)
+func (p *Plane) state(ctx context.Context, of named, check string, sum evidence.Summary, pred evidence.Predicate) (held, error) {
+	rel, err := p.identity(ctx, of)
 	if err != nil {
 		return held{}, err
 	}
@@ -64,13 +78,13 @@ func (p *Plane) state(ctx context.Context, releaseID, check string, sum evidence
 	}
 	sum.ReleaseDigest = rel.Digest
 	h := held{Index: rec.Index, Digest: rec.Digest, Summary: sum}
-	return h, p.putDocument(ctx, heldKind, releaseID+"/"+check, releaseID, "", h)
+	return h, p.putDocument(ctx, heldKind, heldID(rel, check), rel.ID, rel.TenantID, h)
 }
 
 // holds returns the latest evidence of a check, false when there is none.
-func (p *Plane) holds(ctx context.Context, releaseID, check string) (held, bool, error) {
+func (p *Plane) holds(ctx context.Context, rel headgate.Release, check string) (held, bool, error) {
 	var h held
-	d, ok, err := p.o.Store.Document(ctx, heldKind, releaseID+"/"+check)
+	d, ok, err := p.o.Store.Document(ctx, heldKind, heldID(rel, check))
 	if err == nil && ok {
 		err = json.Unmarshal(d.Body, &h)
 	}
@@ -105,7 +119,7 @@ type judged struct {
 }
 
 // stateGate makes a gate's result evidence of a release.
-func (p *Plane) stateGate(ctx context.Context, releaseID string, j judged, res gate.Result) (held, error) {
+func (p *Plane) stateGate(ctx context.Context, of named, j judged, res gate.Result) (held, error) {
 	request, err := json.Marshal(j.in)
 	if err != nil {
 		return held{}, err
@@ -116,7 +130,7 @@ func (p *Plane) stateGate(ctx context.Context, releaseID string, j judged, res g
 	}
 	now := p.o.Now().UTC()
 	d := evidence.GateDecision{
-		ReleaseID: releaseID, Time: now, Gate: res.Gate, DatasetID: j.in.DatasetID, Request: request,
+		ReleaseID: of.releaseID, Time: now, Gate: res.Gate, DatasetID: j.in.DatasetID, Request: request,
 		Rules:      evidence.RuleSet{Digest: rules.Digest, Owner: j.rules.Owner(), Reason: j.rules.Reason()},
 		Thresholds: res.Thresholds, Values: res.Values, FailedChecks: res.FailedChecks,
 		Verdict: res.Verdict, Inputs: j.inputs, MadeBy: p.tool(),
@@ -125,7 +139,7 @@ func (p *Plane) stateGate(ctx context.Context, releaseID string, j judged, res g
 		d.Checks = append(d.Checks, evidence.Check(c))
 	}
 	sum := evidence.Summary{Time: now, RulesDigest: j.rules.Digest(), Verdict: res.Verdict, Measured: j.measured}
-	return p.state(ctx, releaseID, string(res.Gate), sum, d)
+	return p.state(ctx, of, string(res.Gate), sum, d)
 }
 
 // Seal makes the sealer look at the audit trail now. It never blocks.
@@ -203,7 +217,7 @@ func (p *Plane) logEvent(ctx context.Context, seq int64, ev headgate.Event, more
 		}
 		return p.o.Log.AppendEvent(ctx, seq, st)
 	}
-	rel, err := p.identity(ctx, ev.ReleaseID)
+	rel, err := p.identity(ctx, named{ev.ReleaseID, ev.TenantID})
 	if err != nil {
 		return err
 	}

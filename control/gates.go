@@ -41,7 +41,7 @@ func (p *Plane) EvaluateGate(ctx context.Context, who access.Identity, g headgat
 	if err != nil || req.ReleaseID == "" {
 		return res, err
 	}
-	if _, err := p.stateGate(ctx, req.ReleaseID, judged{rules: rules, in: in, inputs: []evidence.Input{}}, res); err != nil {
+	if _, err := p.stateGate(ctx, named{req.ReleaseID, who.TenantID}, judged{rules: rules, in: in, inputs: []evidence.Input{}}, res); err != nil {
 		return res, err
 	}
 	return res, p.record(ctx, "", p.gateEvent(who, req.ReleaseID, res))
@@ -240,7 +240,7 @@ func (p *Plane) GateD(ctx context.Context, r pipeline.Record) (pipeline.Result, 
 	out := pipeline.Result{Verdict: headgate.Pass}
 	var let []string
 	for _, g := range headgate.GateD() {
-		res, _, err := p.conclude(ctx, r.ID, g, all[g])
+		res, _, err := p.conclude(ctx, named{r.ID, r.TenantID}, g, all[g])
 		if err != nil {
 			return pipeline.Result{}, err
 		}

@@ -62,12 +62,13 @@ func (p *Plane) assess(ctx context.Context, tenant string, req ReadinessRequest,
 		AssessmentID: headgate.NewID("ra"), TenantID: tenant, ReleaseID: req.ReleaseID, DatasetVersion: req.DatasetVersion,
 		ReplayPassed: req.ReplayPassed, GateResults: req.GateResults, Mode: mode, Evidence: map[headgate.Gate]gate.Evidence{},
 	}
+	of := named{req.ReleaseID, tenant}
 	if mode == gate.Verified {
-		if err := p.examine(ctx, req.ReleaseID); err != nil {
+		if err := p.examine(ctx, of); err != nil {
 			return gate.Assessment{}, err
 		}
 	}
-	rel, err := p.identity(ctx, req.ReleaseID)
+	rel, err := p.identity(ctx, of)
 	if err != nil {
 		return gate.Assessment{}, err
 	}
@@ -87,7 +88,7 @@ func (p *Plane) assess(ctx context.Context, tenant string, req ReadinessRequest,
 		if g != headgate.GateRollout && g != headgate.GateRollback && g != headgate.GateOps {
 			want.RulesDigest, want.Measured = rules.Digest(), measured
 		}
-		ev, ok, err := p.admissible(ctx, req.ReleaseID, string(g), want)
+		ev, ok, err := p.admissible(ctx, rel, string(g), want)
 		if err != nil {
 			return gate.Assessment{}, err
 		}
@@ -95,7 +96,7 @@ func (p *Plane) assess(ctx context.Context, tenant string, req ReadinessRequest,
 			in.Evidence[g] = ev
 		}
 	}
-	ev, ok, err := p.admissible(ctx, req.ReleaseID, replayCheck,
+	ev, ok, err := p.admissible(ctx, rel, replayCheck,
 		evidence.Want{ReleaseDigest: rel.Digest, MaxAge: evidenceAge[replayCheck], NotBefore: notBefore})
 	if err != nil {
 		return gate.Assessment{}, err
@@ -107,8 +108,8 @@ func (p *Plane) assess(ctx context.Context, tenant string, req ReadinessRequest,
 }
 
 // admissible returns the latest evidence of a check and whether it counts now.
-func (p *Plane) admissible(ctx context.Context, releaseID, check string, want evidence.Want) (gate.Evidence, bool, error) {
-	h, ok, err := p.holds(ctx, releaseID, check)
+func (p *Plane) admissible(ctx context.Context, rel headgate.Release, check string, want evidence.Want) (gate.Evidence, bool, error) {
+	h, ok, err := p.holds(ctx, rel, check)
 	if err != nil || !ok {
 		return gate.Evidence{}, false, err
 	}
@@ -131,8 +132,8 @@ func (p *Plane) lastRollback(ctx context.Context, releaseID string) (time.Time, 
 
 // examine makes fresh evidence of the three gates that are about this server
 // and the service's description rather than about the candidate.
-func (p *Plane) examine(ctx context.Context, releaseID string) error {
-	s, rec, err := p.serviceOf(ctx, releaseID)
+func (p *Plane) examine(ctx context.Context, of named) error {
+	s, rec, err := p.serviceOf(ctx, of.releaseID)
 	if err != nil {
 		if headgate.AsError(err).Code == headgate.CodeServiceNotFound {
 			return nil // nothing to examine, so no evidence
@@ -140,7 +141,7 @@ func (p *Plane) examine(ctx context.Context, releaseID string) error {
 		return err
 	}
 	findings := map[headgate.Gate][]string{
-		headgate.GateRollout:  p.examineRollout(ctx, releaseID),
+		headgate.GateRollout:  p.examineRollout(ctx, of),
 		headgate.GateRollback: p.examineRollback(ctx, s, rec),
 		headgate.GateOps:      examineOps(s),
 	}
@@ -148,10 +149,10 @@ func (p *Plane) examine(ctx context.Context, releaseID string) error {
 		now := p.o.Now().UTC()
 		verdict := passFail(len(findings[g]) == 0)
 		run := headgate.StageRun{
-			ReleaseID: releaseID, Stage: headgate.StageRollout, Attempt: 1, Verdict: verdict, Reasons: findings[g],
+			ReleaseID: of.releaseID, Stage: headgate.StageRollout, Attempt: 1, Verdict: verdict, Reasons: findings[g],
 			Summary: string(g) + " gate", StartedAt: now, EndedAt: now,
 		}
-		_, err := p.state(ctx, releaseID, string(g), evidence.Summary{Time: now, Verdict: verdict},
+		_, err := p.state(ctx, of, string(g), evidence.Summary{Time: now, Verdict: verdict},
 			evidence.StageResult{StageRun: run, Time: now, Facts: map[string]any{"gate": g}, MadeBy: p.tool()})
 		if err != nil {
 			return err
@@ -160,8 +161,8 @@ func (p *Plane) examine(ctx context.Context, releaseID string) error {
 	return nil
 }
 
-func (p *Plane) examineRollout(ctx context.Context, releaseID string) []string {
-	if _, err := p.o.Store.Plan(ctx, releaseID); err != nil {
+func (p *Plane) examineRollout(ctx context.Context, of named) []string {
+	if _, err := p.rolloutPlan(ctx, of); err != nil {
 		return []string{headgate.AsError(err).Message}
 	}
 	return nil
@@ -221,8 +222,8 @@ func examineOps(s *Service) []string {
 // Ready is the runner of stage rollout: the release is admitted only on fresh
 // evidence, and its rollout plan is put in place.
 func (p *Plane) Ready(ctx context.Context, r pipeline.Record) (pipeline.Result, error) {
-	if _, err := p.o.Store.Plan(ctx, r.ID); headgate.AsError(err).Code == headgate.CodeReleasePolicyNotFound && err != nil {
-		if err := p.o.Store.PutPlan(ctx, r.Plan.Rollout); err != nil {
+	if _, err := p.o.Store.Plan(ctx, r.TenantID, r.ID); headgate.AsError(err).Code == headgate.CodeReleasePolicyNotFound && err != nil {
+		if err := p.o.Store.PutPlan(ctx, r.TenantID, r.Plan.Rollout); err != nil {
 			return pipeline.Result{}, err
 		}
 	}
@@ -345,7 +346,11 @@ func (p *Plane) PutPlan(ctx context.Context, who access.Identity, plan rollout.P
 				"the release meets users under the plan it began with; abort it to change the plan")
 		}
 	}
-	if err := p.o.Store.PutPlan(ctx, plan); err != nil {
+	rel, err := p.identity(ctx, named{plan.ReleaseID, who.TenantID})
+	if err != nil {
+		return err
+	}
+	if err := p.o.Store.PutPlan(ctx, rel.TenantID, plan); err != nil {
 		return err
 	}
 	return p.record(ctx, "", headgate.Event{
@@ -354,13 +359,22 @@ func (p *Plane) PutPlan(ctx context.Context, who access.Identity, plan rollout.P
 	})
 }
 
+// rolloutPlan is RELEASE_POLICY_NOT_FOUND when none was posted.
+func (p *Plane) rolloutPlan(ctx context.Context, of named) (rollout.Plan, error) {
+	rel, err := p.identity(ctx, of)
+	if err != nil {
+		return rollout.Plan{}, err
+	}
+	return p.o.Store.Plan(ctx, rel.TenantID, rel.ID)
+}
+
 // Decide says whether a release's plan, as of the tier that its canary has
 // reached, admits a request's subject.
 func (p *Plane) Decide(ctx context.Context, who access.Identity, releaseID string, subject rollout.Subject) (rollout.Decision, error) {
 	if err := p.reach(ctx, who, releaseID); err != nil {
 		return rollout.Decision{}, err
 	}
-	plan, err := p.o.Store.Plan(ctx, releaseID)
+	plan, err := p.rolloutPlan(ctx, named{releaseID, who.TenantID})
 	if err != nil {
 		return rollout.Decision{}, err
 	}

@@ -1,6 +1,7 @@
 package control_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/headgate/headgate/access"
 	"github.com/headgate/headgate/config"
 	"github.com/headgate/headgate/control"
+	"github.com/headgate/headgate/gate"
 	"github.com/headgate/headgate/pipeline"
 	"github.com/headgate/headgate/rollout"
 )
@@ -148,6 +150,67 @@ func TestReleasesBelongToTheirTenant(t *testing.T) {
 	all, err := f.Releases(ctx, other, "", 0)
 	if err != nil || len(all) != 0 {
 		t.Errorf("list: %v, %v", all, err)
+	}
+}
+
+// Under an id that only requests name, no tenant meets another one's plan or
+// evidence.
+func TestUndeclaredReleasesAreEachTenantsOwn(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, nil)
+	ctx := t.Context()
+	const id = "march"
+	ann := access.Identity{Name: "ann", Role: access.Operator, Tenants: []string{"acme"}, TenantID: "acme"}
+	bea := access.Identity{Name: "bea", Role: access.Operator, Tenants: []string{"borealis"}, TenantID: "borealis"}
+	admits := func(who access.Identity, tenant string) any {
+		d, err := f.Decide(ctx, who, id, rollout.Subject{TenantID: tenant, ProjectSize: headgate.SizeSmall})
+		if err != nil {
+			return code(err)
+		}
+		return d.Admitted
+	}
+	missing := func(who access.Identity, check string) bool {
+		a, err := f.EvaluateReadiness(ctx, who, control.ReadinessRequest{
+			ReleaseID: id, DatasetVersion: "v1.0.0", ReplayPassed: true,
+			GateResults: map[headgate.Gate]bool{headgate.GateQuality: true, headgate.GateRollout: true},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		i := slices.IndexFunc(a.Basis, func(b gate.Basis) bool { return b.Check == check })
+		return !a.Basis[i].Passed
+	}
+	for _, side := range []struct {
+		name        string
+		mine, other access.Identity
+	}{{"one side", ann, bea}, {"other side", bea, ann}} {
+		plan, err := rollout.NewPlan(id, []string{side.mine.TenantID}, headgate.ProjectSizes(), true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := f.PutPlan(ctx, side.mine, plan); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.EvaluateGate(ctx, side.mine, headgate.GateQuality, control.GateRequest{ReleaseID: id, DatasetID: "d", Metrics: passing[headgate.GateQuality]}); err != nil {
+			t.Fatal(err)
+		}
+		if got := admits(side.mine, side.mine.TenantID); got != true {
+			t.Errorf("%s: the own plan admits: %v", side.name, got)
+		}
+		if missing(side.mine, "quality") || missing(side.mine, "rollout") {
+			t.Errorf("%s: the own evidence does not count", side.name)
+		}
+		if side.mine.TenantID == ann.TenantID { // the other one has nothing yet
+			if got := admits(side.other, side.mine.TenantID); got != headgate.CodeReleasePolicyNotFound {
+				t.Errorf("the other tenant's plan: %v", got)
+			}
+			if !missing(side.other, "quality") || !missing(side.other, "rollout") {
+				t.Error("one tenant's evidence counts for another")
+			}
+		}
+	}
+	if got := admits(ann, "borealis"); got != false {
+		t.Errorf("the second plan has replaced the first: %v", got)
 	}
 }
 

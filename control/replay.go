@@ -101,7 +101,7 @@ func (p *Plane) ReplayE2E(ctx context.Context, who access.Identity, req ReplayRe
 			ResumeJobID: text(run, "resume_job_id"), NeedsHumanReview: text(run, "needs_human_review") == "true",
 		},
 	}
-	if err := p.stateReplay(ctx, req.ReleaseID, replayCheck, run, nil); err != nil {
+	if err := p.stateReplay(ctx, named{req.ReleaseID, who.TenantID}, replayCheck, run, nil); err != nil {
 		return out, err
 	}
 	err = p.record(ctx, "", headgate.Event{
@@ -181,7 +181,7 @@ func failures(run replay.Run) []string {
 }
 
 // stateReplay makes a replay evidence of a release.
-func (p *Plane) stateReplay(ctx context.Context, releaseID, check string, run replay.Run, diff *replay.Diff, more ...evidence.Input) error {
+func (p *Plane) stateReplay(ctx context.Context, of named, check string, run replay.Run, diff *replay.Diff, more ...evidence.Input) error {
 	in, err := p.blob(ctx, "replay.json", "headgate-replay", run)
 	if err != nil {
 		return err
@@ -198,12 +198,12 @@ func (p *Plane) stateReplay(ctx context.Context, releaseID, check string, run re
 	now := p.o.Now().UTC()
 	res := evidence.StageResult{
 		StageRun: headgate.StageRun{
-			ReleaseID: releaseID, Stage: headgate.StageReplay, Attempt: 1, Verdict: verdict, Reasons: failures(run),
+			ReleaseID: of.releaseID, Stage: headgate.StageReplay, Attempt: 1, Verdict: verdict, Reasons: failures(run),
 			Summary: "replay " + run.ID, StartedAt: run.StartedAt, EndedAt: now,
 		},
 		Time: now, Inputs: inputs, MadeBy: p.tool(),
 	}
-	_, err = p.state(ctx, releaseID, check, evidence.Summary{Time: now, Verdict: verdict}, res)
+	_, err = p.state(ctx, of, check, evidence.Summary{Time: now, Verdict: verdict}, res)
 	return err
 }
 
@@ -232,7 +232,7 @@ func (p *Plane) Replay(ctx context.Context, r pipeline.Record) (pipeline.Result,
 	if err != nil {
 		return pipeline.Result{}, err
 	}
-	if err := p.stateReplay(ctx, r.ID, replayCheck, candidate, &diff, stableIn); err != nil {
+	if err := p.stateReplay(ctx, named{r.ID, r.TenantID}, replayCheck, candidate, &diff, stableIn); err != nil {
 		return pipeline.Result{}, err
 	}
 	switch {
@@ -339,7 +339,7 @@ func (p *Plane) Contract(ctx context.Context, r pipeline.Record) (pipeline.Resul
 		out.Reasons = []string{"CONTRACT_BREAKING_CHANGE"}
 		out.Summary = fmt.Sprintf("%d breaking changes, first %s: %s", len(res.Breaking), first.Operation, first.Message)
 	}
-	_, err = p.state(ctx, r.ID, string(headgate.StageContract), evidence.Summary{Time: now, Verdict: verdict}, evidence.StageResult{
+	_, err = p.state(ctx, named{r.ID, r.TenantID}, string(headgate.StageContract), evidence.Summary{Time: now, Verdict: verdict}, evidence.StageResult{
 		StageRun: headgate.StageRun{
 			ReleaseID: r.ID, Stage: headgate.StageContract, Attempt: r.Attempt, Verdict: verdict,
 			Reasons: out.Reasons, Summary: out.Summary, StartedAt: r.StageStartedAt, EndedAt: now,
@@ -420,7 +420,7 @@ func (v verifier) Verify(ctx context.Context, jobID string, r rollback.Rollback)
 		job.Failures = failures(run)
 	}
 	if err == nil {
-		if serr := v.p.stateReplay(ctx, r.ReleaseID, verificationCheck, run, nil); serr != nil {
+		if serr := v.p.stateReplay(ctx, named{r.ReleaseID, r.TenantID}, verificationCheck, run, nil); serr != nil {
 			return "", serr
 		}
 	}

@@ -105,7 +105,7 @@ func (p *Plane) rules(ctx context.Context, service string) (gate.RuleSet, error)
 // to no release is judged as the only service is, if there is one only.
 func (p *Plane) rulesOf(ctx context.Context, releaseID string) (gate.RuleSet, error) {
 	if releaseID != "" {
-		rel, err := p.identity(ctx, releaseID)
+		rel, err := p.identity(ctx, named{releaseID: releaseID})
 		if err != nil {
 			return gate.RuleSet{}, err
 		}

@@ -156,7 +156,7 @@ func (p *Plane) finishOther(ctx context.Context, s *Service, id string) (rollbac
 	if err != nil {
 		return rb, err
 	}
-	rel, err := p.identity(ctx, rb.ReleaseID)
+	rel, err := p.identity(ctx, named{rb.ReleaseID, rb.TenantID})
 	if err != nil {
 		return rb, err
 	}

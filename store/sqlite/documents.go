@@ -60,23 +60,23 @@ func scanDocument(row interface{ Scan(...any) error }) (control.Document, error)
 	return d, err
 }
 
-// PutPlan keeps a release's rollout plan; posting again replaces it.
-func (db *DB) PutPlan(ctx context.Context, p rollout.Plan) error {
+// PutPlan keeps a tenant's rollout plan of a release; posting again replaces it.
+func (db *DB) PutPlan(ctx context.Context, tenant string, p rollout.Plan) error {
 	doc, err := toJSON(p)
 	if err != nil {
 		return err
 	}
 	return db.write(ctx, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `INSERT INTO plans (release_id, plan) VALUES (?, ?)
-			ON CONFLICT (release_id) DO UPDATE SET plan = excluded.plan`, p.ReleaseID, doc)
+		_, err := tx.ExecContext(ctx, `INSERT INTO plans (tenant_id, release_id, plan) VALUES (?, ?, ?)
+			ON CONFLICT (tenant_id, release_id) DO UPDATE SET plan = excluded.plan`, tenant, p.ReleaseID, doc)
 		return err
 	})
 }
 
-// Plan returns a release's rollout plan, RELEASE_POLICY_NOT_FOUND when none
-// was posted.
-func (db *DB) Plan(ctx context.Context, releaseID string) (rollout.Plan, error) {
-	p, ok, err := first[rollout.Plan](ctx, db.r, `SELECT plan FROM plans WHERE release_id = ?`, releaseID)
+// Plan returns a tenant's rollout plan of a release, RELEASE_POLICY_NOT_FOUND
+// when it posted none.
+func (db *DB) Plan(ctx context.Context, tenant, releaseID string) (rollout.Plan, error) {
+	p, ok, err := first[rollout.Plan](ctx, db.r, `SELECT plan FROM plans WHERE tenant_id = ? AND release_id = ?`, tenant, releaseID)
 	if err == nil && !ok {
 		err = headgate.Errorf(headgate.CodeReleasePolicyNotFound, headgate.ClassBusinessRule,
 			"no rollout plan was posted for this release; POST …/release/rollout/plan first")

@@ -175,15 +175,24 @@ func documents(t *testing.T, s Store) {
 }
 
 func rolloutPlans(t *testing.T, s Store) {
-	_, err := s.Plan(t.Context(), "rel-1")
+	_, err := s.Plan(t.Context(), "acme", "rel-1")
 	wantCode(t, err, headgate.CodeReleasePolicyNotFound)
 	for _, tenants := range [][]string{{"acme"}, {"acme", "globex"}} {
 		p, err := rollout.NewPlan("rel-1", tenants, []headgate.ProjectSize{headgate.SizeSmall}, false)
 		must(t, err)
-		must(t, s.PutPlan(t.Context(), p))
-		if got, err := s.Plan(t.Context(), "rel-1"); err != nil || !reflect.DeepEqual(got, p) {
+		must(t, s.PutPlan(t.Context(), "acme", p))
+		if got, err := s.Plan(t.Context(), "acme", "rel-1"); err != nil || !reflect.DeepEqual(got, p) {
 			t.Errorf("plan %+v, %v; want %+v", got, err, p)
 		}
+	}
+	// Another tenant's plan of the same id is another one.
+	_, err = s.Plan(t.Context(), "globex", "rel-1")
+	wantCode(t, err, headgate.CodeReleasePolicyNotFound)
+	other, err := rollout.NewPlan("rel-1", []string{"globex"}, []headgate.ProjectSize{headgate.SizeLarge}, true)
+	must(t, err)
+	must(t, s.PutPlan(t.Context(), "globex", other))
+	if got, err := s.Plan(t.Context(), "acme", "rel-1"); err != nil || len(got.TenantWhitelist) != 2 {
+		t.Errorf("the first tenant's plan is %+v, %v", got, err)
 	}
 }
 
