@@ -57,7 +57,7 @@ func (p *Proxy) backend(b rollout.Backend, cur *route) *backend {
 		if err != nil {
 			return nil, &dialError{err}
 		}
-		return c, nil
+		return direct(c), nil
 	}
 	be.fast = &fasthttp.HostClient{
 		Addr:  addr,

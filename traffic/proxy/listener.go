@@ -50,6 +50,7 @@ func (c *clientConn) proto() string {
 // classify finds out what a new connection speaks and hands it to the server
 // for it.
 func (p *Proxy) classify(c net.Conn) {
+	c = direct(c)
 	unblock := context.AfterFunc(p.closing, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
 	defer unblock()
 	ip, _, err := net.SplitHostPort(c.RemoteAddr().String())
