@@ -124,6 +124,9 @@ func (b *builder) add(r *row) {
 	b.scratch = out
 }
 
+// size is about how many bytes raw has.
+func (b *builder) size() int { return len(b.table) + len(b.rows) }
+
 // raw returns the block before compression.
 func (b *builder) raw() []byte {
 	out := make([]byte, 0, len(b.table)+len(b.rows)+3*binary.MaxVarintLen64)

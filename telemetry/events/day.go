@@ -41,6 +41,10 @@ const (
 	packBelow = 1024
 	packTo    = 4096
 	packFew   = 8 // how many small blocks there must be
+
+	// packBytes is at which size a block is full, however few its rows are: it
+	// is read as a whole.
+	packBytes = 16 << 20
 )
 
 // day is one file.
@@ -61,6 +65,7 @@ type block struct {
 	min, max int64
 	n        int
 	filter   filter
+	full     bool // it has packBytes; known once somebody tried to pack it
 }
 
 // newBlock is a block that is not yet in the file.
@@ -202,7 +207,7 @@ func (d *day) compact() (bool, error) {
 	}
 	into := newBuilder()
 	var r row
-	for _, b := range small {
+	for i, b := range small {
 		in, err := func() (*reader, error) {
 			d.mu.RLock()
 			defer d.mu.RUnlock()
@@ -221,8 +226,29 @@ func (d *day) compact() (bool, error) {
 			}
 			into.add(&r)
 		}
+		if into.size() >= packBytes {
+			small = small[:i+1]
+			break
+		}
 	}
-	return true, d.replace(small, into.finish(packer))
+	if len(small) == 1 {
+		d.fill(small[0].id)
+		return true, nil
+	}
+	packed := into.finish(packer)
+	packed.full = into.size() >= packBytes
+	return true, d.replace(small, packed)
+}
+
+// fill marks a block as full.
+func (d *day) fill(id int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for i := range d.blocks {
+		if d.blocks[i].id == id {
+			d.blocks[i].full = true
+		}
+	}
 }
 
 // smallBlocks returns the oldest small blocks that fit into one packed block,
@@ -233,7 +259,7 @@ func (d *day) smallBlocks() (small []block, full bool) {
 	total := 0
 	for _, b := range d.blocks {
 		switch {
-		case b.n >= packBelow:
+		case b.n >= packBelow, b.full:
 			continue
 		case total+b.n > packTo:
 			return small, true

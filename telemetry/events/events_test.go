@@ -3,8 +3,11 @@ package events_test
 import (
 	"bufio"
 	"context"
+	"database/sql"
 	"encoding/binary"
+	"encoding/hex"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -245,6 +248,63 @@ func TestPackingKeepsEveryRow(t *testing.T) {
 		if got := find(t, s, telemetry.Query{TraceID: trace(i).String()}); len(got) != 5 {
 			t.Errorf("trace %d has %d spans", i, len(got))
 		}
+	}
+}
+
+// Few rows can be many bytes, such as prompts: a block that is read as a whole
+// must not have all of them, and one that is full is not packed again.
+func TestPackingBoundsABlocksBytes(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s, err := events.Open(dir, events.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	random := rand.NewChaCha8([32]byte{})
+	const batches = 14
+	for i := range batches { // of 1 MiB and more each
+		attrs := map[string]any{}
+		for j := range 100 {
+			raw := make([]byte, 8<<10)
+			_, _ = random.Read(raw)
+			attrs[fmt.Sprint("prompt", j)] = hex.EncodeToString(raw)
+		}
+		mustTraces(t, s, "", spans(i, 1, attrs))
+	}
+	for range 2 {
+		if err := s.Compact(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, dir, events.Options{})
+	if err := s.Compact(); err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for i := range (batches + 4) / 5 {
+		found += len(find(t, s, telemetry.Query{TraceID: trace(i).String()}))
+	}
+	if found != batches {
+		t.Errorf("%d of %d spans are there", found, batches)
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "events-*.db"))
+	if err != nil || len(files) != 1 {
+		t.Fatal(files, err)
+	}
+	db, err := sql.Open("sqlite", files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	var blocks, most int
+	if err := db.QueryRow("SELECT count(*), max(n) FROM blocks").Scan(&blocks, &most); err != nil {
+		t.Fatal(err)
+	}
+	if blocks >= batches || most > 12 {
+		t.Errorf("%d blocks, the largest of %d rows of more than 1 MiB", blocks, most)
 	}
 }
 
