@@ -66,7 +66,7 @@ func (s *Store) AppendMetrics(ctx context.Context, tenant string, md pmetric.Met
 // append writes a batch through one transaction of inner. An error means that
 // nothing of it was stored.
 func (in *intake) append(ctx context.Context, inner storage.AppenderV2, tenant string, md pmetric.Metrics) (telemetry.Rejected, error) {
-	rejected := refuseUnsupported(md)
+	rejected := refuse(md)
 	app := &appender{
 		AppenderV2: inner,
 		intake:     in,
@@ -116,48 +116,6 @@ func commitError(err error) error {
 	}
 	return headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient,
 		"the metric store could not write the batch; send it again").Wrap(err)
-}
-
-// refuseUnsupported removes what the store cannot keep, by whole metrics.
-func refuseUnsupported(md pmetric.Metrics) telemetry.Rejected {
-	var rejected telemetry.Rejected
-	for _, rm := range md.ResourceMetrics().All() {
-		for _, sm := range rm.ScopeMetrics().All() {
-			sm.Metrics().RemoveIf(func(m pmetric.Metric) bool {
-				n, reason := unsupported(m)
-				rejected.Add(telemetry.Rejected{Count: int64(n), Reason: reason})
-				return n > 0
-			})
-		}
-	}
-	return rejected
-}
-
-func unsupported(m pmetric.Metric) (points int, reason string) {
-	var temporality pmetric.AggregationTemporality
-	switch m.Type() {
-	case pmetric.MetricTypeGauge:
-		points, temporality = m.Gauge().DataPoints().Len(), pmetric.AggregationTemporalityCumulative
-	case pmetric.MetricTypeSum:
-		points, temporality = m.Sum().DataPoints().Len(), m.Sum().AggregationTemporality()
-	case pmetric.MetricTypeHistogram:
-		points, temporality = m.Histogram().DataPoints().Len(), m.Histogram().AggregationTemporality()
-	case pmetric.MetricTypeExponentialHistogram:
-		points, temporality = m.ExponentialHistogram().DataPoints().Len(), m.ExponentialHistogram().AggregationTemporality()
-	case pmetric.MetricTypeSummary:
-		points, temporality = m.Summary().DataPoints().Len(), pmetric.AggregationTemporalityCumulative
-	default:
-		return 1, fmt.Sprintf("metric %.*q has no data of a known type", maxNameBytes, m.Name())
-	}
-	switch {
-	case m.Name() == "" || len(m.Name()) > maxNameBytes:
-		return points, fmt.Sprintf("a metric's name must have 1 to %d bytes", maxNameBytes)
-	case temporality == pmetric.AggregationTemporalityDelta:
-		return points, fmt.Sprintf("metric %q has delta temporality; set OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=cumulative", m.Name())
-	case temporality != pmetric.AggregationTemporalityCumulative:
-		return points, fmt.Sprintf("metric %q has no aggregation temporality", m.Name())
-	}
-	return 0, ""
 }
 
 // appender stands between the converter and the TSDB's appender. It refuses
@@ -280,7 +238,7 @@ func malformed(ls labels.Labels) (reason string) {
 
 func refusal(err error) string {
 	switch {
-	case errors.Is(err, errTooManySeries):
+	case errors.Is(err, errTooManySeries), errors.Is(err, errFull):
 		return err.Error()
 	case errors.Is(err, storage.ErrDuplicateSampleForTimestamp):
 		return "a point repeats a time stamp with another value"

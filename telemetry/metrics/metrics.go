@@ -25,6 +25,10 @@ import (
 // defaultTenantSeries bounds the active series of one tenant.
 const defaultTenantSeries = 100_000
 
+// defaultSeries bounds all active series: each costs two to four KiB of memory,
+// and whoever may send for all tenants can make them up.
+const defaultSeries = 1_000_000
+
 // promQL parses queries. It has no state.
 var promQL = parser.NewParser(parser.Options{})
 
@@ -38,6 +42,7 @@ type Options struct {
 	// TenantSeries bounds the active series per tenant_id (and those without
 	// one), so that one tenant cannot drown the others; 100 000.
 	TenantSeries int
+	Series       int          // active series of all tenants; 1 000 000
 	Logger       *slog.Logger // discards
 	Now          func() time.Time
 }
@@ -65,7 +70,7 @@ func Open(dir string, o Options) (*Store, error) {
 	}
 	s := &Store{
 		intake:  intake{now: o.Now},
-		tenants: newCardinality(cmp.Or(o.TenantSeries, defaultTenantSeries)),
+		tenants: newCardinality(cmp.Or(o.TenantSeries, defaultTenantSeries), cmp.Or(o.Series, defaultSeries)),
 	}
 	opts := tsdb.DefaultOptions()
 	opts.RetentionDuration = cmp.Or(o.Retention, 15*24*time.Hour).Milliseconds()

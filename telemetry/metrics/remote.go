@@ -61,7 +61,7 @@ func NewRemote(base string, transport http.RoundTripper, timeout time.Duration) 
 		http: http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error {
 			return http.ErrUseLastResponse // credentials go to the configured host only
 		}},
-		series: written{tenants: newCardinality(defaultTenantSeries), by: make(map[uint64]active)},
+		series: written{tenants: newCardinality(defaultTenantSeries, defaultSeries), by: make(map[uint64]active)},
 	}, nil
 }
 

@@ -15,18 +15,22 @@ import (
 
 var errTooManySeries = errors.New("the tenant has too many series; use fewer distinct attribute values")
 
-// cardinality counts the active series of each tenant and refuses those
-// beyond the limit. It is the TSDB's series life-cycle callback, so that
+var errFull = errors.New("there are too many series in all; use fewer distinct attribute values and tenants")
+
+// cardinality counts the active series of each tenant and of all, and refuses
+// those beyond the limits. It is the TSDB's series life-cycle callback, so that
 // replay and garbage collection are counted too.
 type cardinality struct {
-	limit int
+	limit int // of one tenant
+	total int
 
 	mu     sync.Mutex
 	series map[string]int
+	all    int
 }
 
-func newCardinality(limit int) *cardinality {
-	return &cardinality{limit: limit, series: make(map[string]int)}
+func newCardinality(limit, total int) *cardinality {
+	return &cardinality{limit: limit, total: total, series: make(map[string]int)}
 }
 
 func (c *cardinality) PreCreation(ls labels.Labels) error {
@@ -36,12 +40,16 @@ func (c *cardinality) PreCreation(ls labels.Labels) error {
 	if c.series[tenant] >= c.limit {
 		return fmt.Errorf("%w (limit %d)", errTooManySeries, c.limit)
 	}
+	if c.all >= c.total {
+		return fmt.Errorf("%w (limit %d)", errFull, c.total)
+	}
 	return nil
 }
 
 func (c *cardinality) PostCreation(ls labels.Labels) {
 	c.mu.Lock()
 	c.series[ls.Get(telemetry.AttrTenant)]++
+	c.all++
 	c.mu.Unlock()
 }
 
@@ -54,6 +62,7 @@ func (c *cardinality) PostDeletion(gone map[chunks.HeadSeriesRef]labels.Labels) 
 func (c *cardinality) deleted(tenant string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.all--
 	if c.series[tenant]--; c.series[tenant] <= 0 {
 		delete(c.series, tenant)
 	}
