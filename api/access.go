@@ -15,6 +15,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
 	"github.com/headgate/headgate"
 	"github.com/headgate/headgate/access"
 )
@@ -199,10 +202,15 @@ func must(ctx context.Context, role access.Role) (access.Identity, error) {
 	return who, who.May(role)
 }
 
-// route answers unknown paths and wrong methods in the envelope.
+// route answers unknown paths and wrong methods in the envelope, and refuses
+// nobody's posts.
 func (s *server) route(mux *http.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h, pattern := mux.Handler(r)
+		if _, err := must(r.Context(), access.Viewer); err != nil && strings.HasPrefix(pattern, "POST /api/v1/") {
+			WriteError(w, r, err) // before its body takes memory
+			return
+		}
 		if pattern != "" {
 			mux.ServeHTTP(w, r)
 			return
@@ -217,6 +225,26 @@ func (s *server) route(mux *http.ServeMux) http.Handler {
 		}
 		WriteError(w, r, headgate.Errorf(headgate.CodeNotFound, headgate.ClassValidation, "there is nothing at this path; see /openapi.json"))
 	})
+}
+
+// maxReports is how many bytes of reports are taken in at once: each is in
+// memory until it is stored.
+const maxReports = 4 * maxReportBody
+
+// limitReports refuses a report for which there is no room now.
+func (s *server) limitReports(c huma.Context, next func(huma.Context)) {
+	r, w := humago.Unwrap(c)
+	size := r.ContentLength
+	if size < 0 || size > maxReportBody {
+		size = maxReportBody // more is not read
+	}
+	defer s.reports.Add(-size)
+	if s.reports.Add(size) > maxReports {
+		WriteError(w, r, headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient,
+			"too many reports are being taken in at once; send it again in a moment"))
+		return
+	}
+	next(c)
 }
 
 // statusProbe learns how the router would refuse a request.

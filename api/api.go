@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -49,6 +50,7 @@ type Options struct {
 
 type server struct {
 	Options
+	reports atomic.Int64 // bytes of reports that are being taken in
 }
 
 var overrideErrors sync.Once
@@ -64,7 +66,7 @@ func New(o Options) http.Handler {
 			return humaError(c.Context(), status, msg, errs...)
 		}
 	})
-	s := &server{o}
+	s := &server{Options: o}
 	mux := http.NewServeMux()
 	s.register(humago.New(mux, s.config()))
 	s.pages(mux)

@@ -104,7 +104,7 @@ func (s *server) registerReleases(a huma.API) {
 			})
 		})
 	add := op(http.MethodPost, "/releases/{id}/evidence", "add-evidence", "Add a tool's report as an input of a gate")
-	add.MaxBodyBytes = maxReportBody
+	add.MaxBodyBytes, add.Middlewares = maxReportBody, huma.Middlewares{s.limitReports}
 	huma.Register(a, add, s.addReport)
 	huma.Register(a, op(http.MethodPost, "/releases/{id}/approve", "approve-release", "Let a release that waits for a person go on"),
 		func(ctx context.Context, in *reasonInput) (*reply[control.View], error) {

@@ -277,6 +277,39 @@ func (w *world) hugeBodiesAreRefused(t *testing.T) {
 	}
 }
 
+// Nobody can make the server hold anything, and those who may send reports no
+// more than there is room for.
+func TestReportsTakeBoundedMemory(t *testing.T) {
+	t.Parallel()
+	w := startWorld(t, false, nil)
+	for _, path := range []string{"/releases", "/releases/x/evidence", "/releases/x/abort", "/rules", "/rules/backtest"} {
+		w.refuse(t, "POST", path, "not looked into", 401, "AUTH_UNAUTHORIZED", nobody)
+	}
+	report := func() answer { return w.do(t, "POST", "/releases/x/evidence?gate=cost&format=k6&name=k6.json", "{}") }
+	var uploads []net.Conn
+	for range 4 {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(w.URL(), "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		_, err = fmt.Fprintf(conn, "POST /api/v1/releases/x/evidence?gate=cost&format=k6&name=k6.json HTTP/1.1\r\nHost: x\r\nAuthorization: %s\r\n"+
+			"Content-Type: application/octet-stream\r\nContent-Length: %d\r\n\r\n", w.as.Get("Authorization"), 64<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		uploads = append(uploads, conn)
+	}
+	eventually(t, "four large reports leave no room", func() bool {
+		a := report()
+		return a.status == 503 && a.code() == "UNAVAILABLE" && a.Error.Class == "transient"
+	})
+	for _, conn := range uploads {
+		_ = conn.Close()
+	}
+	eventually(t, "there is room again", func() bool { return report().status == 404 })
+}
+
 type spaces struct{}
 
 func (spaces) Read(p []byte) (int, error) {
