@@ -12,8 +12,8 @@ LINT := bin/golangci-lint-$(LINT_VERSION)
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: ## take three releases of a real service through the pipeline (about a minute)
-	$(GO) run ./cmd/headgate demo
+demo: build ## take three releases of a real service through the pipeline (about a minute)
+	bin/headgate demo
 
 build: ## build bin/headgate
 	$(GO) build -trimpath -o bin/headgate ./cmd/headgate

@@ -235,11 +235,11 @@ func (s *Server) rules() (map[string]gate.RuleSet, error) {
 // Start listens and begins to work. It returns once everything is ready.
 func (s *Server) Start(ctx context.Context) error {
 	ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	grpcLn, err := listen(s.o.Settings.OTLPGRPC, "OTLP/gRPC")
+	grpcLn, err := listen(s.o.Settings.OTLPGRPC, "OTLP/gRPC", "--otlp-grpc")
 	if err != nil {
 		return err
 	}
-	httpLn, err := listen(s.o.Settings.OTLPHTTP, "OTLP/HTTP")
+	httpLn, err := listen(s.o.Settings.OTLPHTTP, "OTLP/HTTP", "--otlp-http")
 	if err != nil {
 		return errors.Join(err, grpcLn.Close())
 	}
@@ -248,14 +248,14 @@ func (s *Server) Start(ctx context.Context) error {
 	}
 	s.receiving = true
 	if s.proxy != nil {
-		ln, err := listen(s.o.Settings.ProxyListen, "the proxy")
+		ln, err := listen(s.o.Settings.ProxyListen, "the proxy", "--proxy-listen")
 		if err != nil {
 			return err
 		}
 		s.proxyAddr = ln.Addr().String()
 		s.running.Go(func() { s.report(s.proxy.Serve(ln)) })
 	}
-	ln, err := listen(s.o.Settings.Listen, "the HTTP API")
+	ln, err := listen(s.o.Settings.Listen, "the HTTP API", "--listen")
 	if err != nil {
 		return err
 	}
@@ -354,11 +354,11 @@ func (s *Server) close() error {
 	return errors.Join(errs...)
 }
 
-func listen(addr, what string) (net.Listener, error) {
+func listen(addr, what, flag string) (net.Listener, error) {
 	ln, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient,
-			"%s cannot listen on %s: the address is in use or not this machine's; choose another", what, addr).Wrap(err)
+			"%s cannot listen on %s: the address is in use or not this machine's; choose another with %s", what, addr, flag).Wrap(err)
 	}
 	return ln, nil
 }

@@ -124,10 +124,10 @@ func (a *app) demo(ctx context.Context, o demoOptions) (err error) {
 	if err := d.show(rows, o.json); err != nil {
 		return err
 	}
+	d.next(rows, o)
 	if o.exit {
 		return nil
 	}
-	d.say("\nThe releases are at %s (Ctrl-C ends the demo)", d.plane.URL)
 	<-ctx.Done()
 	return nil
 }
@@ -227,11 +227,14 @@ func (d *demo) release(ctx context.Context, id, version string) (demoRow, error)
 	} else {
 		retire()
 	}
-	row, err := d.row(ctx, rel, stats)
-	if err != nil {
-		return row, err
+	// Only with its bundle is all that is known of a release in the log.
+	if err := d.keepReport(ctx, id); err != nil {
+		return demoRow{}, err
 	}
-	return row, d.keepReport(ctx, id)
+	if rel, err = d.client.Release(ctx, id); err != nil {
+		return demoRow{}, err
+	}
+	return d.row(ctx, rel, stats)
 }
 
 // changes are what differs between two of the demo's versions.
@@ -314,18 +317,40 @@ func (d *demo) show(rows []demoRow, asJSON bool) error {
 			fmt.Sprint(r.FailedRequests), fmt.Sprint(r.CandidateRequests), fmt.Sprint(r.Evidence),
 		})
 	}
+	fmt.Fprintln(d.a.stdout)
 	if err := d.a.table([]string{"release", "outcome", "why", "detected", "restored", "failed", "candidate", "evidence"}, cells); err != nil {
 		return err
 	}
+	fmt.Fprint(d.a.stdout, "\ndetected: from the candidate's first failed answer to the decision; restored: to its last answer of any kind;\n"+
+		"failed: requests of users; candidate: requests that it answered; evidence: signed statements\n")
 	for _, r := range rows {
 		if r.Why != "" {
 			fmt.Fprintf(d.a.stdout, "\n%s: %s\n", r.ReleaseID, printable(r.Why))
 		}
-		if r.Trace != "" {
-			fmt.Fprintf(d.a.stdout, "  the story of one failed request: %s\n", r.Trace)
-		}
 	}
 	return nil
+}
+
+// next says what can be looked at now: the pages while the demo serves, and the
+// files that are there.
+func (d *demo) next(rows []demoRow, o demoOptions) {
+	if !o.exit {
+		d.say("\nLook at, while this runs (Ctrl-C ends it):")
+		d.say("  each release, its gates and its canary   %s", d.plane.URL)
+		for _, r := range rows {
+			if r.Trace != "" {
+				d.say("  the story of one request that failed     %s", r.Trace)
+			}
+		}
+	}
+	if o.exit && o.keep == "" {
+		return
+	}
+	last := rows[len(rows)-1].ReleaseID
+	if o.exit {
+		d.say("\nReports and evidence are in %s", d.dir)
+	}
+	d.say("  check the evidence without the server    %s evidence verify %s", os.Args[0], filepath.Join(d.dir, last+".bundle.zip"))
 }
 
 func demoSeconds(s float64) string {

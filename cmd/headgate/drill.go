@@ -78,7 +78,7 @@ func (a *app) showDrills(all client.Drills) error {
 	case all.EverySeconds > 0:
 		fmt.Fprintf(w, "%s: one drill must pass every %s; none is overdue\n", all.Service, seconds(time.Duration(all.EverySeconds)*time.Second))
 	default:
-		fmt.Fprintf(w, "%s: no drill is asked for; rollback_drill.every in headgate.yaml does\n", all.Service)
+		fmt.Fprintf(w, "%s: none is scheduled; rollback_drill.every in headgate.yaml does that\n", all.Service)
 	}
 	if all.Last == nil {
 		return nil

@@ -149,7 +149,10 @@ func liveLines(r client.Release, message string, now time.Time) []liveLine {
 		lines = append(lines, liveLine{fmt.Sprintf("  %s is off the candidate: %s of %s failed there, %s of %s on stable since", printable(e.Tenant),
 			thousands(e.Candidate.Errors), thousands(e.Candidate.Requests), thousands(e.Stable.Errors), thousands(e.Stable.Requests)), yellow})
 	}
-	status := fmt.Sprintf("  %s of traffic on the candidate   %d signed statements", percent(r.Share), r.Evidence)
+	status := fmt.Sprintf("  %d signed statements", r.Evidence)
+	if !r.Done() {
+		status = fmt.Sprintf("  %s of traffic on the candidate %s", percent(r.Share), status)
+	}
 	if left := timeLeft(r, now); left != "" {
 		status += "   " + left
 	}

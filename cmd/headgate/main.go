@@ -93,6 +93,9 @@ func (a *app) printError(err error) {
 			where += ", request " + id
 		}
 		fmt.Fprintf(a.stderr, "headgate: %s [%s]\n", e.Message, where)
+		if e.Code == headgate.CodeUnauthorized {
+			fmt.Fprintln(a.stderr, "Commands take the token from --token-file, HEADGATE_TOKEN_FILE or HEADGATE_TOKEN; a development server's is DATA/dev-token.")
+		}
 		return
 	}
 	fmt.Fprintf(a.stderr, "headgate: %v\n", err)
@@ -109,6 +112,8 @@ func (a *app) root() *cobra.Command {
 		Args:          onlyCommands,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
+	root.Version = readBuildInfo().String()
+	root.SetVersionTemplate("{{.DisplayName}} {{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(newServeCommand(a), newProxyCommand(a), newWatchdogCommand(a), newExampleCommand(a), newDemoCommand(a),
 		newReleaseCommand(a), newDrillCommand(a), newQuarantineCommand(a), newGateCommand(a), newRulesCommand(a), newEvidenceCommand(a), newCanaryCommand(a), newConfigCommand(a),
@@ -119,10 +124,16 @@ func (a *app) root() *cobra.Command {
 // usage makes a wrong number of arguments a usage error.
 func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
-		if err := check(c, args); err != nil {
-			return usageError{fmt.Errorf("%w; usage: %s", err, c.UseLine())}
+		err := check(c, args)
+		switch {
+		case err == nil:
+			return nil
+		case len(args) == 0:
+			err = errors.New("an argument is missing")
+		case cobra.OnlyValidArgs(c, args) == nil:
+			err = fmt.Errorf("wrong number of arguments (%d)", len(args))
 		}
-		return nil
+		return usageError{fmt.Errorf("%w; usage: %s", err, c.UseLine())}
 	}
 }
 

@@ -87,11 +87,11 @@ func (a *app) runProxy(ctx context.Context, p *proxy.Proxy, token string, o prox
 	}
 	ln, err := net.Listen("tcp", o.listen)
 	if err != nil {
-		return errors.Join(inUse(o.listen, err), stop())
+		return errors.Join(inUse(o.listen, "--listen", err), stop())
 	}
 	adminLn, err := net.Listen("tcp", o.admin)
 	if err != nil {
-		return errors.Join(inUse(o.admin, err), ln.Close(), stop())
+		return errors.Join(inUse(o.admin, "--admin", err), ln.Close(), stop())
 	}
 	admin := &http.Server{Handler: p.Admin(token), ReadHeaderTimeout: 5 * time.Second}
 	failed := make(chan error, 2)
@@ -109,7 +109,7 @@ func (a *app) runProxy(ctx context.Context, p *proxy.Proxy, token string, o prox
 	return err
 }
 
-func inUse(addr string, err error) error {
+func inUse(addr, flag string, err error) error {
 	return headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient,
-		"cannot listen on %s: the address is in use or not this machine's; choose another", addr).Wrap(err)
+		"cannot listen on %s: the address is in use or not this machine's; choose another with %s", addr, flag).Wrap(err)
 }

@@ -210,6 +210,7 @@ func showRelease(w io.Writer, r client.Release, now time.Time) error {
 	fmt.Fprintln(w, outcomeLine(r.Release))
 	if r.Rollback != nil {
 		fmt.Fprintln(w, strings.Join(rollbackLines(r), "\n"))
+		fmt.Fprintf(w, "headgate errors --release %s says what failed\n", r.ID)
 	}
 	return nil
 }

@@ -36,8 +36,11 @@ func newTokenCreateCommand(a *app) *cobra.Command {
 		Example: "  (umask 077; headgate token create --data /var/lib/headgate --name ci --role releaser --expires 2160h > ci.token)",
 		Args:    usage(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if name == "" || !slices.Contains(access.Roles(), access.Role(role)) {
+			if name == "" || role == "" {
 				return usageError{errors.New("--name and --role are required; the role is one of viewer, releaser, approver, operator")}
+			}
+			if !slices.Contains(access.Roles(), access.Role(role)) {
+				return usageError{fmt.Errorf("--role: %q is no role; use viewer, releaser, approver or operator", role)}
 			}
 			if expires < 0 {
 				return usageError{errors.New("--expires must be a duration such as 2160h; leave it out for a token that does not expire")}

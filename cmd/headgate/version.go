@@ -37,6 +37,17 @@ func readBuildInfo() buildInfo {
 	return b
 }
 
+func (b buildInfo) String() string {
+	line := b.Version
+	if b.Commit != "" {
+		line += " commit " + b.Commit
+	}
+	if b.Modified {
+		line += " (modified)"
+	}
+	return line + " " + b.Go + " " + b.Platform
+}
+
 func newVersionCommand(a *app) *cobra.Command {
 	var output string
 	c := &cobra.Command{
@@ -51,14 +62,7 @@ func newVersionCommand(a *app) *cobra.Command {
 			if output == outputJSON {
 				return writeJSON(a.stdout, b)
 			}
-			line := "headgate " + b.Version
-			if b.Commit != "" {
-				line += " commit " + b.Commit
-			}
-			if b.Modified {
-				line += " (modified)"
-			}
-			_, err := fmt.Fprintf(a.stdout, "%s %s %s\n", line, b.Go, b.Platform)
+			_, err := fmt.Fprintln(a.stdout, "headgate", b)
 			return err
 		},
 	}

@@ -47,7 +47,7 @@ type DB struct {
 // its schema up to date. It returns UNAVAILABLE when another process owns it.
 func Open(ctx context.Context, dir string) (*DB, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("data folder: %w", err)
+		return nil, unusable(dir, err)
 	}
 	lock, err := acquire(filepath.Join(dir, "headgate.lock"))
 	if err != nil {
@@ -56,7 +56,7 @@ func Open(ctx context.Context, dir string) (*DB, error) {
 	db := &DB{lock: lock}
 	path := filepath.Join(dir, "headgate.db")
 	if db.w, err = open(path, "immediate", 1); err == nil {
-		err = migrate(ctx, db.w)
+		err = migrate(ctx, db.w, path)
 	}
 	if err == nil {
 		db.r, err = open(path, "deferred", 4)
@@ -70,7 +70,7 @@ func Open(ctx context.Context, dir string) (*DB, error) {
 func acquire(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("lock file: %w", err)
+		return nil, unusable(filepath.Dir(path), err)
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		_ = f.Close()
@@ -78,6 +78,16 @@ func acquire(path string) (*os.File, error) {
 			"another headgate process uses %s; stop it or choose another --data folder", filepath.Dir(path)).Wrap(err)
 	}
 	return f, nil
+}
+
+// unusable says why files cannot be made in the data folder.
+func unusable(dir string, err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		err = path.Err
+	}
+	return headgate.Errorf(headgate.CodeConfigInvalid, headgate.ClassValidation,
+		"the data folder %s cannot be used (%w); let this user write there, or choose another --data folder", dir, err)
 }
 
 func open(path, txlock string, conns int) (*sql.DB, error) {
@@ -93,7 +103,9 @@ func open(path, txlock string, conns int) (*sql.DB, error) {
 	return db, nil
 }
 
-func migrate(ctx context.Context, db *sql.DB) error {
+// migrate brings the schema of the file at path up to date, and refuses one of
+// a newer version, which may keep what this one would not mind.
+func migrate(ctx context.Context, db *sql.DB, path string) error {
 	files, err := fs.Sub(migrations, "migrations")
 	if err != nil {
 		return err
@@ -101,6 +113,14 @@ func migrate(ctx context.Context, db *sql.DB) error {
 	p, err := goose.NewProvider(goose.DialectSQLite3, db, files)
 	if err != nil {
 		return err
+	}
+	has, known, err := p.GetVersions(ctx)
+	if err != nil {
+		return err
+	}
+	if has > known {
+		return headgate.Errorf(headgate.CodeConfigInvalid, headgate.ClassValidation,
+			"%s was written by a newer headgate (schema %d, this one knows %d); use that version, or a copy of the folder from before it", path, has, known)
 	}
 	_, err = p.Up(ctx)
 	return err

@@ -107,7 +107,7 @@ func (r *Receiver) Start(grpcListener, httpListener net.Listener) error {
 	if grpcListener != nil {
 		r.grpc = r.grpcServer()
 		r.serving.Go(func() {
-			if err := r.grpc.Serve(grpcListener); err != nil {
+			if err := r.grpc.Serve(grpcListener); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 				r.Logger.Error("OTLP gRPC listener ended", "error", err)
 			}
 		})

@@ -75,7 +75,7 @@ func Reason(changes []Change) string {
 		}
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s occurred %d times on the candidate, at %s", what(top.Code), all.Count, printable(top.Name))
+	fmt.Fprintf(&b, "%s occurred %s on the candidate, at %s", what(top.Code), times(all.Count), printable(top.Name))
 	if n := len(places) - 1; n == 1 {
 		b.WriteString(" and one other place")
 	} else if n > 1 {
@@ -104,3 +104,11 @@ func Reason(changes []Change) string {
 
 // what is what an error is called.
 func what(code string) string { return cmp.Or(code, "an error without a code") }
+
+// times is how often an error occurred.
+func times(n int64) string {
+	if n == 1 {
+		return "once"
+	}
+	return fmt.Sprintf("%d times", n)
+}
