@@ -157,6 +157,7 @@ func TestBadDefinitionsAreNamed(t *testing.T) {
 		{"figure without unit", strings.Replace(figure("query: 'sum(rate(my_thing_total[5m]))'"), "brief: b, unit: '1', group", "brief: b, group", 1), "figure my_figure: unit is required"},
 		{"alias used twice", "file_format: definition/2\nattributes:\n  - key: my.model\n    brief: b\n    annotations: {headgate: {aliases: [llm.request.model]}}\n", "already stands for gen_ai.request.model"},
 		{"alert on nothing", strings.Replace(valid, "%s", ", alerts: [{name: A, figure: none, above: 1, severity: P1, runbook: r}]", 1), `no figure "none"`},
+		{"objective without a count", strings.Replace(valid, "%s", ", objectives: [{name: O, figure: api_request_rate, target: 0.9, severity: P1, runbook: r}]", 1), `figure "api_request_rate" has no samples`},
 		{"objective of one", strings.Replace(valid, "%s", ", objectives: [{name: O, figure: api_error_rate, target: 1, severity: P1, runbook: r}]", 1), "between 0 and 1"},
 	}
 	for _, tt := range tests {

@@ -61,7 +61,8 @@ Sent by the service through OTLP, cumulative, with the resource attributes
 		}
 		fmt.Fprintf(&b, " %s× on %s and %s", number(w.factor), duration(w.short), duration(w.long))
 	}
-	b.WriteString(".\nNone fires before there were events earlier than its shorter window: a service without history has not filled any.\n\n| objective | target | bad events | severity | owner | runbook |\n|---|---|---|---|---|---|\n")
+	fmt.Fprintf(&b, ".\nNone fires on fewer than %d bad events in its longer window, nor before there were events earlier than its shorter one: a service without history has not filled any.\n\n", minBad)
+	b.WriteString("| objective | target | bad events | severity | owner | runbook |\n|---|---|---|---|---|---|\n")
 	for _, o := range d.objectives {
 		fmt.Fprintf(&b, "| %s | %s | `%s` | %s | %s | %s |\n", o.Name, number(o.Target), o.Figure, o.Severity, o.Owner, o.Runbook)
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"text/template"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -80,6 +81,14 @@ func TestRulesAreWhatPrometheusReads(t *testing.T) {
 			t.Errorf("%s is recorded as %s, asked as %s, %v", f.Name, records[dictionary.RecordName(f.Name)], want, err)
 		}
 	}
+	for version, want := range map[string]string{"v2": "api_p95_s of bidding v2 is 3, the bound is > 1.5", "": "api_p95_s of bidding is 3, the bound is > 1.5"} {
+		var summary strings.Builder
+		text := template.Must(template.New("").Parse("{{ $labels := .Labels }}{{ $value := .Value }}" + alerts["ApiSlow"].Annotations["summary"]))
+		err := text.Execute(&summary, map[string]any{"Labels": map[string]string{"service_name": "bidding", "service_version": version}, "Value": 3})
+		if err != nil || summary.String() != want {
+			t.Errorf("summary %q, %v; want %q", summary.String(), err, want)
+		}
+	}
 	burn, ok := alerts["api-availability-burn-1h"]
 	if !ok || !strings.Contains(burn.Expr, "[1h]") || !strings.Contains(burn.Expr, "[5m]") || strings.Count(burn.Expr, "> 0.072") != 2 {
 		t.Errorf("fast burn of a 99.5 %% objective: %s", burn.Expr)
@@ -89,18 +98,21 @@ func TestRulesAreWhatPrometheusReads(t *testing.T) {
 	}
 }
 
-// Half of the jobs fail in the last two minutes. What fires depends on how long
-// there were jobs before.
+// Most jobs fail in the last two minutes. What fires depends on how many, and on
+// how long there were jobs before.
 func TestBurnRatesWaitForHistory(t *testing.T) {
 	t.Parallel()
 	d := load(t, "")
 	for name, tt := range map[string]struct {
 		history time.Duration
+		failing float64 // a minute
 		want    []string
 	}{
-		"none":       {0, nil},
-		"10 minutes": {10 * time.Minute, []string{"1h"}},
-		"45 minutes": {45 * time.Minute, []string{"1h", "6h"}},
+		"none":                      {0, 100, nil},
+		"10 minutes":                {10 * time.Minute, 100, []string{"1h"}},
+		"45 minutes":                {45 * time.Minute, 100, []string{"1h", "6h"}},
+		"45 minutes, some failures": {45 * time.Minute, 3, []string{"6h"}},
+		"45 minutes, few failures":  {45 * time.Minute, 2, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -116,7 +128,7 @@ func TestBurnRatesWaitForHistory(t *testing.T) {
 			for at := begun; !at.After(now); at = at.Add(time.Minute) {
 				succeeded++
 				if at.After(failing) {
-					failed += 100
+					failed += tt.failing
 				}
 				s := newService(t, d, "acme", "v1", at).
 					number("bea.jobs.completed", succeeded, attrs{"outcome": "succeeded"}).

@@ -276,6 +276,9 @@ func (b *builder) build(sources []source) {
 	}
 	for _, o := range b.objectives {
 		b.knownFigure("objective "+o.Name, o.Figure)
+		if f, ok := b.figures[o.Figure]; ok && f.samples == "" {
+			b.find("definitions", "objective "+o.Name, "figure %q has no samples, which tell how many bad events there were", o.Figure)
+		}
 	}
 }
 

@@ -152,12 +152,17 @@ func (b *builder) openSLO(path string, o slo) {
 		b.find(path, entry, "%v", err)
 		return
 	}
+	events, err := increase(o.Spec.RatioMetric.Total.query())
+	if err != nil {
+		b.find(path, entry, "%v", err)
+		return
+	}
 	m := metricDef{Name: metric}
 	m.Annotations.Headgate = facts{Owner: owner, Direction: LowerIsBetter}
 	figure := strings.ReplaceAll(strings.ToLower(name), "-", "_") + "_bad_share"
 	brief := "Share of bad events of the objective " + name + "."
 	b.figure(path, m, figureDef{
-		Name: figure, Brief: brief, Unit: "1", Group: "slo", Window: window.String(), UsedBy: []string{"alert", "dashboard"}, Query: query,
+		Name: figure, Brief: brief, Unit: "1", Group: "slo", Window: window.String(), UsedBy: []string{"alert", "dashboard"}, Query: query, Samples: events,
 	})
 	b.objective(path, owner, objectiveDef{
 		Name: name, Brief: o.Spec.Description, Figure: figure, Target: target,
@@ -207,6 +212,21 @@ func (b *builder) badShare(r *sloRatio) (query string, window time.Duration, met
 		return fmt.Sprintf("((%s) or (%s) * 0) / ((%s) > 0)", r.Bad.query(), total, total), window, metric, nil
 	}
 	return fmt.Sprintf("1 - ((%s) or (%s) * 0) / ((%s) > 0)", r.Good.query(), total, total), window, metric, nil
+}
+
+// increase turns a query of a rate into that of how many events there were.
+func increase(query string) (string, error) {
+	expr, err := promql.ParseExpr(query)
+	if err != nil {
+		return "", fmt.Errorf("query does not parse: %w", err)
+	}
+	parser.Inspect(expr, func(node parser.Node, _ []parser.Node) error {
+		if call, ok := node.(*parser.Call); ok && (call.Func.Name == "rate" || call.Func.Name == "irate") {
+			call.Func = parser.Functions["increase"]
+		}
+		return nil
+	})
+	return expr.String(), nil
 }
 
 // reads returns the window and the metric of a query.

@@ -58,13 +58,14 @@ func (d *Dictionary) QueryBy(figure string, s Scope, by ...string) (string, erro
 // Samples returns the PromQL of how many observations a figure rests on within
 // a scope, "" when the dictionary does not say. The answer is zero when nothing
 // was observed, nothing at all when there is no such series, and not always
-// whole, since rates extrapolate.
-func (d *Dictionary) Samples(figure string, s Scope) (string, error) {
+// whole, since rates extrapolate. It is split by labels as in
+// [Dictionary.QueryBy].
+func (d *Dictionary) Samples(figure string, s Scope, by ...string) (string, error) {
 	f, err := d.known(figure)
 	if err != nil || f.samples == "" {
 		return "", err
 	}
-	return d.narrow(f.samples, f.Window, s, nil)
+	return d.narrow(f.samples, f.Window, s, by)
 }
 
 func (d *Dictionary) known(figure string) (Figure, error) {

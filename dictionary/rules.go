@@ -50,6 +50,10 @@ type burn struct {
 
 const day = 24 * time.Hour
 
+// minBad is how many bad events the longer window of a burn must hold. Where
+// there is little traffic, one of them is a large share.
+const minBad = 5
+
 var burns = []burn{
 	{14.4, 5 * time.Minute, time.Hour, true},
 	{6, 30 * time.Minute, 6 * time.Hour, true},
@@ -130,15 +134,17 @@ func (d *Dictionary) alertRule(a Alert) (rule, error) {
 			"severity": a.Severity, "owner": a.Owner,
 		},
 		Annotations: map[string]string{
-			"summary": fmt.Sprintf("%s of {{ $labels.service_name }} {{ $labels.service_version }} is {{ $value }}, the bound is %s %s", f.Name, a.Op, number(a.Bound)),
+			"summary": fmt.Sprintf("%s of {{ $labels.service_name }}{{ with $labels.service_version }} {{ . }}{{ end }} is {{ $value }}, the bound is %s %s", f.Name, a.Op, number(a.Bound)),
 			"runbook": a.Runbook,
 		},
 	}, nil
 }
 
-// burnRule asks for both windows, and for events in the long one before the
-// short one: where there is no history every window shows the same few events.
+// burnRule asks for both windows, for enough bad events in the long one, and
+// for events in it before the short one: where there is no history every window
+// shows the same few events.
 func (d *Dictionary) burnRule(o Objective, b burn) (rule, error) {
+	by := []string{"service_name", "deployment_environment_name"}
 	bound := number(b.factor * (1 - o.Target))
 	var terms []string
 	for _, w := range []struct {
@@ -149,12 +155,21 @@ func (d *Dictionary) burnRule(o Objective, b burn) (rule, error) {
 		{Scope{Window: b.short}, " > " + bound},
 		{Scope{Window: b.long - b.short, ended: b.short}, ""},
 	} {
-		q, err := d.QueryBy(o.Figure, w.scope, "service_name", "deployment_environment_name")
+		q, err := d.QueryBy(o.Figure, w.scope, by...)
 		if err != nil {
 			return rule{}, err
 		}
 		terms = append(terms, fmt.Sprintf("((%s)%s)", q, w.bound))
 	}
+	share, err := d.QueryBy(o.Figure, Scope{Window: b.long}, by...)
+	if err != nil {
+		return rule{}, err
+	}
+	events, err := d.Samples(o.Figure, Scope{Window: b.long}, by...)
+	if err != nil {
+		return rule{}, err
+	}
+	terms = append(terms, fmt.Sprintf("((%s) * (%s) >= %d)", share, events, minBad))
 	severity := o.Severity
 	if !b.page {
 		severity = "P2"
