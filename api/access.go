@@ -22,32 +22,40 @@ import (
 	"github.com/headgate/headgate/access"
 )
 
-type contextKey int
-
-const (
-	metaKey contextKey = iota
-	identityKey
-	loggerKey
-)
-
-func metaOf(ctx context.Context) Meta {
-	m, _ := ctx.Value(metaKey).(Meta)
-	return m
+// call is what is known of a request. It is complete before a handler sees it.
+type call struct {
+	Meta
+	who     access.Identity
+	pattern string // that matches the path; empty for none
+	log     *slog.Logger
 }
+
+type callKey struct{}
+
+func callOf(ctx context.Context) *call {
+	if c, ok := ctx.Value(callKey{}).(*call); ok {
+		return c
+	}
+	return &call{log: slog.New(slog.DiscardHandler)}
+}
+
+func metaOf(ctx context.Context) Meta { return callOf(ctx).Meta }
 
 // caller is who asks; the zero Identity is nobody.
-func caller(ctx context.Context) access.Identity {
-	i, _ := ctx.Value(identityKey).(access.Identity)
-	return i
-}
+func caller(ctx context.Context) access.Identity { return callOf(ctx).who }
 
 // noteInternal logs the cause of an error that the client is not told.
 func noteInternal(ctx context.Context, err error) {
-	if l, ok := ctx.Value(loggerKey).(*slog.Logger); ok {
-		m := metaOf(ctx)
-		l.ErrorContext(ctx, "internal error", slog.Any("error", err), slog.String("request_id", m.RequestID), slog.String("trace_id", m.TraceID))
-	}
+	c := callOf(ctx)
+	c.log.ErrorContext(ctx, "internal error", slog.Any("error", err), slog.String("request_id", c.RequestID), slog.String("trace_id", c.TraceID))
 }
+
+// The headers of a request's ids and tenant, as [http.Header] holds them.
+const (
+	traceIDHeader   = "X-Trace-Id"
+	requestIDHeader = "X-Request-Id"
+	tenantIDHeader  = "X-Tenant-Id"
+)
 
 var (
 	requestIDPattern   = regexp.MustCompile(`^[A-Za-z0-9._:/+=@-]{1,128}$`)
@@ -58,10 +66,10 @@ const zeroTrace = "00000000000000000000000000000000"
 
 // identify gives each request its ids: the caller's where they are usable,
 // fresh ones otherwise. W3C traceparent wins over x-trace-id.
-func (s *server) identify(next http.Handler) http.Handler {
+func (s *server) identify(mux *http.ServeMux, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		m := Meta{TraceID: r.Header.Get("x-trace-id"), RequestID: r.Header.Get("x-request-id")}
-		if t := traceparentPattern.FindStringSubmatch(r.Header.Get("traceparent")); t != nil && t[1] != zeroTrace {
+		m := Meta{TraceID: r.Header.Get(traceIDHeader), RequestID: r.Header.Get(requestIDHeader)}
+		if t := traceparentPattern.FindStringSubmatch(r.Header.Get("Traceparent")); t != nil && t[1] != zeroTrace {
 			m.TraceID = t[1]
 		}
 		if !requestIDPattern.MatchString(m.TraceID) {
@@ -72,11 +80,10 @@ func (s *server) identify(next http.Handler) http.Handler {
 		if !requestIDPattern.MatchString(m.RequestID) {
 			m.RequestID = headgate.NewID("req")
 		}
-		w.Header().Set("x-trace-id", m.TraceID)
-		w.Header().Set("x-request-id", m.RequestID)
-		ctx := context.WithValue(r.Context(), metaKey, m)
-		ctx = context.WithValue(ctx, loggerKey, s.Logger)
-		next.ServeHTTP(w, r.WithContext(ctx))
+		w.Header().Set(traceIDHeader, m.TraceID)
+		w.Header().Set(requestIDHeader, m.RequestID)
+		_, pattern := mux.Handler(r)
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callKey{}, &call{Meta: m, pattern: pattern, log: s.Logger})))
 	})
 }
 
@@ -92,9 +99,12 @@ func drain(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		body := r.Body
-		r.Body = io.NopCloser(body)
+		body := &openBody{ReadCloser: r.Body}
+		r.Body = body
 		next.ServeHTTP(w, r)
+		if body.ended {
+			return
+		}
 		c := http.NewResponseController(w)
 		if c.SetReadDeadline(time.Now().Add(drainTime)) != nil {
 			return
@@ -103,6 +113,21 @@ func drain(next http.Handler) http.Handler {
 		_ = c.SetReadDeadline(time.Time{})
 	})
 }
+
+// openBody is a request's body that stays open for [drain], until its end.
+type openBody struct {
+	io.ReadCloser
+	ended bool
+}
+
+func (b *openBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.ended = errors.Is(err, io.EOF)
+	return n, err
+}
+
+// Close implements [io.Closer] and does nothing: net/http closes the body.
+func (b *openBody) Close() error { return nil }
 
 // recoverPanics keeps one broken request from ending the process.
 func (s *server) recoverPanics(next http.Handler) http.Handler {
@@ -132,7 +157,7 @@ func (s *server) authenticate(next http.Handler) http.Handler {
 			err = who.May(access.Operator)
 		}
 		if err == nil && who.Role != "" {
-			asked := r.Header.Get("x-tenant-id")
+			asked := r.Header.Get(tenantIDHeader)
 			who, err = who.Narrow(asked)
 			if err == nil && asked != "" {
 				who.Tenants = []string{who.TenantID} // so that it sees no other's either
@@ -142,7 +167,8 @@ func (s *server) authenticate(next http.Handler) http.Handler {
 			WriteError(w, r, err)
 			return
 		}
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), identityKey, who)))
+		callOf(r.Context()).who = who
+		next.ServeHTTP(w, r)
 	})
 }
 
@@ -206,7 +232,7 @@ func must(ctx context.Context, role access.Role) (access.Identity, error) {
 // nobody's posts.
 func (s *server) route(mux *http.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h, pattern := mux.Handler(r)
+		pattern := callOf(r.Context()).pattern
 		if _, err := must(r.Context(), access.Viewer); err != nil && strings.HasPrefix(pattern, "POST /api/v1/") {
 			WriteError(w, r, err) // before its body takes memory
 			return
@@ -216,7 +242,7 @@ func (s *server) route(mux *http.ServeMux) http.Handler {
 			return
 		}
 		probe := &statusProbe{header: http.Header{}}
-		h.ServeHTTP(probe, r)
+		mux.ServeHTTP(probe, r)
 		if probe.status == http.StatusMethodNotAllowed {
 			w.Header().Set("Allow", probe.header.Get("Allow"))
 			WriteError(w, r, headgate.Errorf(headgate.CodeMethodNotAllowed, headgate.ClassValidation,

@@ -80,7 +80,7 @@ func New(o Options) http.Handler {
 			mux.HandleFunc("/api/v1/"+p, s.forward)
 		}
 	}
-	return drain(s.measure(mux, s.identify(s.recoverPanics(apiKey(s.authenticate(s.forwardJobs(s.route(mux))))))))
+	return drain(s.identify(mux, s.measure(s.recoverPanics(apiKey(s.authenticate(s.forwardJobs(s.route(mux))))))))
 }
 
 // forwardJobs lets a development server answer for the jobs of the service
@@ -108,10 +108,10 @@ func (s *server) forward(w http.ResponseWriter, r *http.Request) {
 		r.Header.Del("x-internal-debug") // it has not been honoured
 	}
 	m := metaOf(r.Context())
-	r.Header.Set("x-trace-id", m.TraceID)
-	r.Header.Set("x-request-id", m.RequestID)
-	w.Header().Del("x-trace-id")
-	w.Header().Del("x-request-id")
+	r.Header.Set(traceIDHeader, m.TraceID)
+	r.Header.Set(requestIDHeader, m.RequestID)
+	w.Header().Del(traceIDHeader)
+	w.Header().Del(requestIDHeader)
 	s.Forward.ServeHTTP(w, r)
 }
 

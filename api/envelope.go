@@ -152,8 +152,8 @@ func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	e := failure(r.Context(), err)
 	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("x-trace-id", e.Meta.TraceID)
-	w.Header().Set("x-request-id", e.Meta.RequestID)
+	w.Header().Set(traceIDHeader, e.Meta.TraceID)
+	w.Header().Set(requestIDHeader, e.Meta.RequestID)
 	w.WriteHeader(e.status)
 	_ = json.NewEncoder(w).Encode(e) // the client is gone if this fails
 }

@@ -7,19 +7,18 @@ import (
 )
 
 // measure tells how requests were answered, those that were refused included.
-func (s *server) measure(mux *http.ServeMux, next http.Handler) http.Handler {
+func (s *server) measure(next http.Handler) http.Handler {
 	if s.Measured == nil {
 		return next
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
-		// The matched request is a copy that this one does not see.
-		_, pattern := mux.Handler(r)
+		seen := &statusWriter{ResponseWriter: w, status: http.StatusOK}
+		next.ServeHTTP(seen, r)
+		pattern := callOf(r.Context()).pattern
 		if _, path, ok := strings.Cut(pattern, " "); ok {
 			pattern = path
 		}
-		seen := &statusWriter{ResponseWriter: w, status: http.StatusOK}
-		next.ServeHTTP(seen, r)
 		s.Measured(r.Context(), r.Method, pattern, seen.status, time.Since(start))
 	})
 }

@@ -59,5 +59,5 @@ func visibleTenant(r *http.Request) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return who.Scope(r.Header.Get("x-tenant-id"))
+	return who.Scope(r.Header.Get(tenantIDHeader))
 }
