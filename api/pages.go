@@ -85,7 +85,7 @@ func language(r *http.Request) report.Lang {
 func (s *server) index(w http.ResponseWriter, r *http.Request, who access.Identity) {
 	all, err := s.Plane.Releases(r.Context(), who, "", 100)
 	if err != nil {
-		WriteError(w, r, err)
+		pageError(w, r, err)
 		return
 	}
 	render(w, r, "index.html", map[string]any{"Releases": all, "Lang": language(r), "Chinese": language(r) == report.Chinese})
@@ -94,7 +94,7 @@ func (s *server) index(w http.ResponseWriter, r *http.Request, who access.Identi
 func (s *server) releasePage(w http.ResponseWriter, r *http.Request, who access.Identity) {
 	rel, err := s.Plane.Report(r.Context(), who, r.PathValue("id"))
 	if err != nil {
-		WriteError(w, r, err)
+		pageError(w, r, err)
 		return
 	}
 	if rb := rel.Rollback; rb != nil && rb.TraceID != "" {
@@ -112,7 +112,7 @@ func (s *server) releasePage(w http.ResponseWriter, r *http.Request, who access.
 		err = report.HTML(&b, rel, language(r))
 	}
 	if err != nil {
-		WriteError(w, r, err)
+		pageError(w, r, err)
 		return
 	}
 	_, _ = w.Write(b.Bytes()) // the client is gone if this fails
@@ -131,12 +131,12 @@ func baseURL(r *http.Request) string {
 func (s *server) tracePage(w http.ResponseWriter, r *http.Request, who access.Identity) {
 	found, err := s.Plane.Story(r.Context(), who, r.PathValue("id"), "")
 	if err != nil {
-		WriteError(w, r, err)
+		pageError(w, r, err)
 		return
 	}
 	var b bytes.Buffer
 	if err := found.WriteHTML(&b, string(language(r))); err != nil {
-		WriteError(w, r, err)
+		pageError(w, r, err)
 		return
 	}
 	if found.MatchedBy == "" {
@@ -165,6 +165,17 @@ func (s *server) login(w http.ResponseWriter, r *http.Request) {
 		Name: sessionCookie, Value: token, Path: "/", HttpOnly: true, Secure: r.TLS != nil, SameSite: http.SameSiteStrictMode, MaxAge: 12 * 3600,
 	})
 	http.Redirect(w, r, "/", http.StatusSeeOther)
+}
+
+// pageError answers a browser with a page, and a program with the envelope.
+func pageError(w http.ResponseWriter, r *http.Request, err error) {
+	if !strings.Contains(r.Header.Get("Accept"), "text/html") {
+		WriteError(w, r, err)
+		return
+	}
+	e := failure(r.Context(), err)
+	w.WriteHeader(e.status)
+	render(w, r, "error.html", map[string]any{"Err": e.Err, "Meta": e.Meta, "Lang": language(r), "Chinese": language(r) == report.Chinese})
 }
 
 func render(w http.ResponseWriter, r *http.Request, name string, data any) {

@@ -92,8 +92,11 @@ func (w *world) pagesInDevelopment(t *testing.T) {
 	if _, body := w.page(t, "/", http.Header{"Accept-Language": {"zh-CN,zh;q=0.9"}}); !strings.Contains(body, `lang="zh-CN"`) {
 		t.Error("the browser's language is not taken")
 	}
-	if res, _ := w.page(t, "/releases/none"); res.StatusCode != 404 {
-		t.Errorf("unknown release: %d", res.StatusCode)
+	for accept, want := range map[string]string{"*/*": `"RELEASE_NOT_FOUND"`, "text/html,*/*": "<h1>RELEASE_NOT_FOUND</h1>"} {
+		res, body := w.page(t, "/releases/none", http.Header{"Accept": {accept}})
+		if res.StatusCode != 404 || !strings.Contains(body, want) {
+			t.Errorf("unknown release to who accepts %s: %d, want %s\n%.500s", accept, res.StatusCode, want, body)
+		}
 	}
 	if res, _ := w.send(t, http.MethodGet, "/healthz", nil, nobody); res.StatusCode != 204 {
 		t.Errorf("healthz: %d", res.StatusCode)
