@@ -199,7 +199,20 @@ type upstreamConn struct {
 	lastRead time.Time
 	writing  bool                 // in the middle of a request
 	taken    func(time.Time) bool // whether the backend may be sent a request
+	waits    func() error         // if set, called before a read that may wait
 }
+
+// LocalAddr leads to the connection itself: nothing but its addresses tells
+// which one an answer came on.
+func (c *upstreamConn) LocalAddr() net.Addr { return upstreamAddr{c} }
+
+type upstreamAddr struct{ conn *upstreamConn }
+
+// Network implements [net.Addr].
+func (a upstreamAddr) Network() string { return a.conn.Conn.LocalAddr().Network() }
+
+// String implements [net.Addr].
+func (a upstreamAddr) String() string { return a.conn.Conn.LocalAddr().String() }
 
 // staleAfter is how long a connection rests before it is checked; younger ones
 // are not worth the system call.
@@ -207,6 +220,11 @@ const staleAfter = 100 * time.Millisecond
 
 func (c *upstreamConn) Read(p []byte) (int, error) {
 	c.writing = false
+	if c.waits != nil {
+		if err := c.waits(); err != nil {
+			return 0, err
+		}
+	}
 	n, err := c.Conn.Read(p)
 	if err == nil {
 		c.lastRead = time.Now()

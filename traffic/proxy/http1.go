@@ -268,7 +268,9 @@ func (p *Proxy) answer(ctx *fasthttp.RequestCtx, resp *fasthttp.Response, d *dec
 		p.watch(body)
 	}
 	size := resp.Header.ContentLength()
-	out.ImmediateHeaderFlush = size < 0
+	if out.ImmediateHeaderFlush = size < 0; size < 0 {
+		body.gather(resp.LocalAddr().(upstreamAddr).conn)
+	}
 	out.SetBodyStream(body, size)
 }
 
@@ -379,8 +381,22 @@ type responseBody struct {
 	idle   time.Duration
 	armed  time.Time // when the client's write deadline was last set
 
+	from *upstreamConn // of a body that is gathered
+	gone bool          // the client
+
 	closed      chan struct{} // for a watched stream
 	interrupted atomic.Bool
+}
+
+// gather holds the pieces of the answer that have arrived together, and passes
+// them on in one call as soon as the next one has to be waited for.
+func (b *responseBody) gather(from *upstreamConn) {
+	b.from, b.conn.holding = from, true
+	from.waits = func() error {
+		err := b.conn.flush()
+		b.gone = err != nil
+		return err
+	}
 }
 
 // interrupt ends the stream, also in the middle of a Read.
@@ -401,8 +417,9 @@ func (b *responseBody) Read(buf []byte) (int, error) {
 		for _, key := range b.resp.Header.PeekTrailerKeys() {
 			b.out.SetBytesKV(key, b.resp.Header.PeekBytes(key))
 		}
-	case err != nil:
+	case err != nil && !b.gone:
 		b.tally.failed()
+		_ = b.conn.flush() // what came before
 	}
 	if now := time.Now(); now.Sub(b.armed) > b.idle/4 {
 		b.armed = now
@@ -418,6 +435,9 @@ func (b *responseBody) Close() error {
 	b.tally.answered(b.status)
 	if b.closed != nil {
 		close(b.closed)
+	}
+	if b.from != nil {
+		b.from.waits, b.conn.holding = nil, false
 	}
 	err := b.resp.CloseBodyStream()
 	fasthttp.ReleaseResponse(b.resp)

@@ -15,12 +15,18 @@ const clientTimeout = 30 * time.Second
 
 var http2Preface = []byte("PRI * HTTP/2.0")
 
+// maxHeld bounds what waits to be written in one call. It holds what fasthttp
+// writes at once.
+const maxHeld = 16 << 10
+
 // clientConn is an accepted connection whose first bytes have been looked at.
 type clientConn struct {
 	net.Conn
-	ip   string
-	tls  bool
-	head []byte // read already, to be read again
+	ip      string
+	tls     bool
+	head    []byte // read already, to be read again
+	holding bool   // whether more is about to be written
+	held    []byte
 }
 
 func (c *clientConn) Read(b []byte) (int, error) {
@@ -30,6 +36,32 @@ func (c *clientConn) Read(b []byte) (int, error) {
 		return n, nil
 	}
 	return c.Conn.Read(b)
+}
+
+func (c *clientConn) Write(b []byte) (int, error) {
+	if !c.holding && len(c.held) == 0 {
+		return c.Conn.Write(b)
+	}
+	if len(c.held)+len(b) > maxHeld {
+		if err := c.flush(); err != nil {
+			return 0, err
+		}
+	}
+	c.held = append(c.held, b...)
+	if c.holding && len(c.held) <= maxHeld {
+		return len(b), nil
+	}
+	return len(b), c.flush()
+}
+
+// flush writes what is held.
+func (c *clientConn) flush() error {
+	if len(c.held) == 0 {
+		return nil
+	}
+	_, err := c.Conn.Write(c.held)
+	c.held = c.held[:0]
+	return err
 }
 
 // socket returns the connection below TLS.

@@ -123,19 +123,22 @@ func TestTimeouts(t *testing.T) {
 
 func TestClientDisconnectIsNoError(t *testing.T) {
 	t.Parallel()
-	p, url := start(t, proxy.Config{Stable: serve(t, "v1", func(w http.ResponseWriter, r *http.Request) {
-		for r.Context().Err() == nil {
-			if _, err := w.Write(make([]byte, 64<<10)); err != nil {
-				return
+	for _, piece := range []int{100, 64 << 10} {
+		p, url := start(t, proxy.Config{Stable: serve(t, "v1", func(w http.ResponseWriter, r *http.Request) {
+			for r.Context().Err() == nil {
+				if _, err := w.Write(make([]byte, piece)); err != nil {
+					return
+				}
+				w.(http.Flusher).Flush()
 			}
+		})})
+		resp, err := newClient(t).Get(url)
+		if err != nil {
+			t.Fatal(err)
 		}
-	})})
-	resp, err := newClient(t).Get(url)
-	if err != nil {
-		t.Fatal(err)
+		_ = resp.Body.Close()
+		eventually(t, p, headgate.Stable, 1, 0)
 	}
-	_ = resp.Body.Close()
-	eventually(t, p, headgate.Stable, 1, 0)
 }
 
 func TestAnswerCutShortIsAnError(t *testing.T) {
@@ -153,6 +156,31 @@ func TestAnswerCutShortIsAnError(t *testing.T) {
 		t.Error("the client cannot tell that the answer was cut short")
 	}
 	_ = resp.Body.Close()
+	eventually(t, p, headgate.Stable, 1, 1)
+}
+
+// TestBrokenChunkIsAnError sends it together with a good one, which the client
+// gets.
+func TestBrokenChunkIsAnError(t *testing.T) {
+	t.Parallel()
+	p, url := start(t, proxy.Config{Stable: serve(t, "v1", func(w http.ResponseWriter, _ *http.Request) {
+		c, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ngood\r\nno length\r\n")
+		_ = c.Close()
+	})})
+	resp, err := newClient(t).Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(resp.Body)
+	_ = resp.Body.Close()
+	if string(body) != "good" || err == nil {
+		t.Errorf("the client read %q, %v", body, err)
+	}
 	eventually(t, p, headgate.Stable, 1, 1)
 }
 

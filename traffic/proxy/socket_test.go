@@ -45,7 +45,7 @@ func TestSocketWaitsForItsPeer(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = peer.Close()
-	if n, err := mine.Read(got); n != 0 || err != io.EOF {
+	if n, err := mine.Read(got); n != 0 || !errors.Is(err, io.EOF) {
 		t.Fatalf("after its peer closed it reads %d bytes, %v", n, err)
 	}
 }
