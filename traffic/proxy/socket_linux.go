@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
 	"syscall"
 	"unsafe"
 )
@@ -15,17 +16,15 @@ import (
 // middle of one of ours, the scheduler would take that for such a call, wake
 // another thread to go on in its place, and look every 20 µs for more of them;
 // that cost a sixth of the proxy's time.
-//
-// Unlike other connections it takes one reader and one writer at a time, which
-// is what HTTP servers, clients and TLS are.
 type socket struct {
 	*net.TCPConn
 	raw     syscall.RawConn
 	in, out transfer
 }
 
-// transfer is one call of Read or Write.
+// transfer is the call of Read or of Write that is under way.
 type transfer struct {
+	mu    sync.Mutex // callers may overlap: one is answered before its Write has returned
 	buf   []byte
 	n     int
 	errno syscall.Errno
@@ -87,7 +86,7 @@ func (s *socket) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	n, err := s.end("read", &s.in, s.raw.Read(s.in.begin(p)))
+	n, err := s.do("read", &s.in, s.raw.Read, p)
 	if n == 0 && err == nil {
 		err = io.EOF
 	}
@@ -96,15 +95,14 @@ func (s *socket) Read(p []byte) (int, error) {
 
 // Write implements [net.Conn].
 func (s *socket) Write(p []byte) (int, error) {
-	return s.end("write", &s.out, s.raw.Write(s.out.begin(p)))
+	return s.do("write", &s.out, s.raw.Write, p)
 }
 
-func (t *transfer) begin(p []byte) func(uintptr) bool {
+func (s *socket) do(op string, t *transfer, await func(func(uintptr) bool) error, p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	t.buf, t.n, t.errno = p, 0, 0
-	return t.step
-}
-
-func (s *socket) end(op string, t *transfer, err error) (int, error) {
+	err := await(t.step)
 	t.buf = nil
 	if err == nil && t.errno != 0 {
 		err = &net.OpError{Op: op, Net: "tcp", Source: s.LocalAddr(), Addr: s.RemoteAddr(), Err: os.NewSyscallError(op, t.errno)}

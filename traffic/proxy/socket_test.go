@@ -1,8 +1,10 @@
 package proxy
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"testing"
@@ -85,5 +87,39 @@ func TestSocketEndsItsWait(t *testing.T) {
 				t.Fatal("the read goes on")
 			}
 		})
+	}
+}
+
+func TestSocketTakesSeveralWriters(t *testing.T) {
+	t.Parallel()
+	mine, peer := connected(t)
+	const writers, each = 8, 1000
+	done := make(chan error, writers)
+	for i := range writers {
+		go func() {
+			line := bytes.Repeat([]byte{byte('a' + i)}, 1+i)
+			for range each {
+				if n, err := mine.Write(append(line, '\n')); err != nil || n != len(line)+1 {
+					done <- fmt.Errorf("wrote %d of %d bytes, %w", n, len(line)+1, err)
+					return
+				}
+			}
+			done <- nil
+		}()
+	}
+	lines := bufio.NewScanner(peer)
+	for range writers * each {
+		if !lines.Scan() {
+			t.Fatal(lines.Err())
+		}
+		line := lines.Bytes()
+		if len(line) == 0 || len(line) != int(line[0]-'a')+1 || bytes.Count(line, line[:1]) != len(line) {
+			t.Fatalf("two writes are mixed in %q", line)
+		}
+	}
+	for range writers {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
 	}
 }
