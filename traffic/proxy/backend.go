@@ -67,7 +67,7 @@ func (p *Proxy) backend(b rollout.Backend, cur *route) *backend {
 			if err != nil {
 				return nil, err
 			}
-			return &upstreamConn{Conn: c, idle: p.cfg.IdleTimeout, taken: func(now time.Time) bool { return p.route.Load().takes(be, now) }}, nil
+			return &upstreamConn{lazyConn: lazyConn{Conn: c, slack: p.slack()}, idle: p.cfg.IdleTimeout, taken: func(now time.Time) bool { return p.route.Load().takes(be, now) }}, nil
 		},
 		MaxConns:                  16384,
 		MaxIdleConnDuration:       30 * time.Second,
@@ -194,7 +194,7 @@ var errWithdrawn = errors.New("the backend has no traffic any more")
 // upstreamConn gives each read and write of a body its own deadline, so that a
 // long stream lives as long as it moves.
 type upstreamConn struct {
-	net.Conn
+	lazyConn
 	idle     time.Duration
 	lastRead time.Time
 	writing  bool                 // in the middle of a request
@@ -225,10 +225,10 @@ func (c *upstreamConn) Read(p []byte) (int, error) {
 			return 0, err
 		}
 	}
-	n, err := c.Conn.Read(p)
+	n, err := c.lazyConn.Read(p)
 	if err == nil {
 		c.lastRead = time.Now()
-		err = c.SetReadDeadline(c.lastRead.Add(c.idle))
+		c.read.wanted = c.lastRead.Add(c.idle)
 	}
 	return n, err
 }
@@ -247,8 +247,6 @@ func (c *upstreamConn) Write(p []byte) (int, error) {
 		}
 		c.writing = true
 	}
-	if err := c.SetWriteDeadline(now.Add(c.idle)); err != nil {
-		return 0, err
-	}
-	return c.Conn.Write(p)
+	c.write.wanted = now.Add(c.idle)
+	return c.lazyConn.Write(p)
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"net"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -262,7 +261,7 @@ func (p *Proxy) answer(ctx *fasthttp.RequestCtx, resp *fasthttp.Response, d *dec
 	}
 	body := &responseBody{
 		stream: resp.BodyStream(), resp: resp, out: &out.Header, tally: d.tally, status: resp.StatusCode(),
-		conn: ctx.Conn().(*clientConn), idle: p.cfg.IdleTimeout, armed: time.Now(),
+		conn: ctx.Conn().(*clientConn), idle: p.cfg.IdleTimeout,
 	}
 	if endless {
 		p.watch(body)
@@ -295,7 +294,7 @@ func (p *Proxy) watch(b *responseBody) {
 				b.interrupt()
 				return
 			case <-ticker.C:
-				if closedByPeer(b.conn.socket()) {
+				if closedByPeer(b.conn.socket) {
 					b.interrupt()
 					return
 				}
@@ -327,7 +326,7 @@ func (p *Proxy) takeBody(ctx *fasthttp.RequestCtx) (*requestBody, error) {
 	if stream == nil {
 		return nil, nil
 	}
-	body := &requestBody{stream: stream, conn: ctx.Conn(), idle: p.cfg.IdleTimeout, left: p.cfg.MaxBodyBytes}
+	body := &requestBody{stream: stream, conn: ctx.Conn().(*clientConn), idle: p.cfg.IdleTimeout, left: p.cfg.MaxBodyBytes}
 	size := ctx.Request.Header.ContentLength()
 	if size < 0 || size > bufferedBody {
 		ctx.Request.SetBodyStream(body, size)
@@ -347,7 +346,7 @@ var errBodyTooLarge = errors.New("request body exceeds the limit")
 // and lets it take as long as it moves.
 type requestBody struct {
 	stream  io.Reader
-	conn    net.Conn
+	conn    *clientConn
 	idle    time.Duration
 	left    int64
 	started bool
@@ -356,10 +355,7 @@ type requestBody struct {
 
 func (b *requestBody) Read(buf []byte) (int, error) {
 	b.started = true
-	if err := b.conn.SetReadDeadline(time.Now().Add(b.idle)); err != nil {
-		b.err = err
-		return 0, err
-	}
+	b.conn.read.wanted = time.Now().Add(b.idle)
 	n, err := b.stream.Read(buf)
 	if b.left -= int64(n); b.left < 0 {
 		err = errBodyTooLarge
@@ -379,7 +375,6 @@ type responseBody struct {
 	status int
 	conn   *clientConn
 	idle   time.Duration
-	armed  time.Time // when the client's write deadline was last set
 
 	from *upstreamConn // of a body that is gathered
 	gone bool          // the client
@@ -421,12 +416,7 @@ func (b *responseBody) Read(buf []byte) (int, error) {
 		b.tally.failed()
 		_ = b.conn.flush() // what came before
 	}
-	if now := time.Now(); now.Sub(b.armed) > b.idle/4 {
-		b.armed = now
-		if derr := b.conn.SetWriteDeadline(now.Add(b.idle)); derr != nil && err == nil {
-			err = derr
-		}
-	}
+	b.conn.write.wanted = time.Now().Add(b.idle)
 	return n, err
 }
 

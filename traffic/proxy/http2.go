@@ -3,7 +3,6 @@ package proxy
 import (
 	"bufio"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -232,7 +231,7 @@ func (p *Proxy) upgrade(ctx *fasthttp.RequestCtx, d decision) {
 		Method: string(ctx.Method()), URL: target, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: http.Header{}, Host: string(ctx.Host()), RemoteAddr: ctx.RemoteAddr().String(), Body: http.NoBody,
 	}
-	if tc, ok := ctx.Conn().(*clientConn).Conn.(*tls.Conn); ok {
+	if tc := ctx.Conn().(*clientConn).tls; tc != nil {
 		state := tc.ConnectionState()
 		r.TLS = &state
 	}

@@ -19,17 +19,13 @@ var http2Preface = []byte("PRI * HTTP/2.0")
 // writes at once.
 const maxHeld = 16 << 10
 
-// clientConn is an accepted connection whose first bytes have been looked at.
-type clientConn struct {
+// peekedConn is a connection whose first bytes have been looked at.
+type peekedConn struct {
 	net.Conn
-	ip      string
-	tls     bool
-	head    []byte // read already, to be read again
-	holding bool   // whether more is about to be written
-	held    []byte
+	head []byte // read already, to be read again
 }
 
-func (c *clientConn) Read(b []byte) (int, error) {
+func (c *peekedConn) Read(b []byte) (int, error) {
 	if len(c.head) > 0 {
 		n := copy(b, c.head)
 		c.head = c.head[n:]
@@ -38,9 +34,19 @@ func (c *clientConn) Read(b []byte) (int, error) {
 	return c.Conn.Read(b)
 }
 
+// clientConn is an accepted connection that speaks HTTP/1.
+type clientConn struct {
+	lazyConn
+	socket  net.Conn // below TLS
+	tls     *tls.Conn
+	ip      string
+	holding bool // whether more is about to be written
+	held    []byte
+}
+
 func (c *clientConn) Write(b []byte) (int, error) {
 	if !c.holding && len(c.held) == 0 {
-		return c.Conn.Write(b)
+		return c.lazyConn.Write(b)
 	}
 	if len(c.held)+len(b) > maxHeld {
 		if err := c.flush(); err != nil {
@@ -59,21 +65,13 @@ func (c *clientConn) flush() error {
 	if len(c.held) == 0 {
 		return nil
 	}
-	_, err := c.Conn.Write(c.held)
+	_, err := c.lazyConn.Write(c.held)
 	c.held = c.held[:0]
 	return err
 }
 
-// socket returns the connection below TLS.
-func (c *clientConn) socket() net.Conn {
-	if tc, ok := c.Conn.(*tls.Conn); ok {
-		return tc.NetConn()
-	}
-	return c.Conn
-}
-
 func (c *clientConn) proto() string {
-	if c.tls {
+	if c.tls != nil {
 		return "https"
 	}
 	return "http"
@@ -93,7 +91,8 @@ func (p *Proxy) classify(c net.Conn) {
 		_ = c.Close()
 		return
 	}
-	cc := &clientConn{Conn: c, ip: ip}
+	cc := &clientConn{socket: c, ip: ip}
+	peeked := &peekedConn{Conn: c}
 	if p.tls != nil {
 		tc := tls.Server(c, p.tls)
 		if err := tc.HandshakeContext(p.closing); err != nil {
@@ -104,11 +103,11 @@ func (p *Proxy) classify(c net.Conn) {
 			p.http2.give(tc)
 			return
 		}
-		cc.Conn, cc.tls = tc, true
+		peeked.Conn, cc.tls = tc, tc
 	}
 	head := make([]byte, 0, 512)
 	for {
-		n, err := cc.Conn.Read(head[len(head):cap(head)])
+		n, err := peeked.Conn.Read(head[len(head):cap(head)])
 		head = head[:len(head)+n]
 		if err != nil {
 			_ = c.Close()
@@ -118,7 +117,7 @@ func (p *Proxy) classify(c net.Conn) {
 			break
 		}
 	}
-	cc.head = head
+	peeked.head = head
 	if !unblock() {
 		_ = c.Close()
 		return
@@ -128,9 +127,10 @@ func (p *Proxy) classify(c net.Conn) {
 		return
 	}
 	if bytes.HasPrefix(head, http2Preface) {
-		p.http2.give(cc)
+		p.http2.give(peeked)
 		return
 	}
+	cc.lazyConn = lazyConn{Conn: peeked, slack: p.slack()}
 	p.http1.give(cc)
 }
 

@@ -61,7 +61,8 @@ type Config struct {
 	// for a proxy behind another. Otherwise they are replaced.
 	TrustForwarded bool
 
-	MaxBodyBytes          int64         // default 100 MiB; a longer body is answered 413
+	MaxBodyBytes int64 // default 100 MiB; a longer body is answered 413
+	// Over HTTP/1 the last two may come early by a sixteenth of the shorter.
 	ConnectTimeout        time.Duration // default 2 s
 	ResponseHeaderTimeout time.Duration // default 60 s; answered 504
 	IdleTimeout           time.Duration // default 120 s; no byte from client or backend
@@ -147,6 +148,12 @@ func New(cfg Config) (*Proxy, error) {
 	p.route.Store(first)
 	p.start()
 	return p, nil
+}
+
+// slack is how early a timeout may come, so that it need not be set anew for
+// each request.
+func (p *Proxy) slack() time.Duration {
+	return min(clientTimeout, p.cfg.ResponseHeaderTimeout, p.cfg.IdleTimeout) / 16
 }
 
 func (p *Proxy) start() {
