@@ -2,6 +2,7 @@ package control_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -113,8 +114,12 @@ func TestOverdueDrillFailsTheRollbackGate(t *testing.T) {
 	if got := f.failed(t, "rel-1"); !slices.Equal(got, missing) {
 		t.Errorf("an hour later: %v", got)
 	}
-	if all, err := f.Drills(t.Context(), ""); err != nil || all.Overdue == "" || all.EverySeconds != 3600 {
+	all, err := f.Drills(t.Context(), "")
+	if err != nil || all.Overdue == "" || all.EverySeconds != 3600 {
 		t.Errorf("%+v, %v", all, err)
+	}
+	if res := f.ready(t, pipeline.Record{Release: headgate.Release{ID: "rel-1", Service: "things"}}); !strings.Contains(res.Summary, all.Overdue) {
+		t.Errorf("the release's trail does not say what to do: %s", res.Summary)
 	}
 }
 

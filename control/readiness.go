@@ -63,8 +63,10 @@ func (p *Plane) assess(ctx context.Context, tenant string, req ReadinessRequest,
 		ReplayPassed: req.ReplayPassed, GateResults: req.GateResults, Mode: mode, Evidence: map[headgate.Gate]gate.Evidence{},
 	}
 	of := named{req.ReleaseID, tenant}
+	var findings map[headgate.Gate][]string
 	if mode == gate.Verified {
-		if err := p.examine(ctx, of); err != nil {
+		var err error
+		if findings, err = p.examine(ctx, of); err != nil {
 			return gate.Assessment{}, err
 		}
 	}
@@ -93,6 +95,9 @@ func (p *Plane) assess(ctx context.Context, tenant string, req ReadinessRequest,
 			return gate.Assessment{}, err
 		}
 		if ok {
+			if found := findings[g]; len(found) > 0 {
+				ev.Reason = strings.Join(found, "; ")
+			}
 			in.Evidence[g] = ev
 		}
 	}
@@ -114,9 +119,11 @@ func (p *Plane) admissible(ctx context.Context, rel headgate.Release, check stri
 		return gate.Evidence{}, false, err
 	}
 	fresh, reason := evidence.Admissible(h.Summary, want, p.o.Now())
+	if reason == evidence.ReasonNotPassing {
+		fresh, reason = true, "" // its verdict says so
+	}
 	return gate.Evidence{
-		ID: fmt.Sprintf("log/%d", h.Index), Digest: h.Digest, Verdict: h.Summary.Verdict,
-		Fresh: fresh || reason == evidence.ReasonNotPassing, Reason: reason,
+		ID: fmt.Sprintf("log/%d", h.Index), Digest: h.Digest, Verdict: h.Summary.Verdict, Fresh: fresh, Reason: reason,
 	}, true, nil
 }
 
@@ -131,14 +138,15 @@ func (p *Plane) lastRollback(ctx context.Context, releaseID string) (time.Time, 
 }
 
 // examine makes fresh evidence of the three gates that are about this server
-// and the service's description rather than about the candidate.
-func (p *Plane) examine(ctx context.Context, of named) error {
+// and the service's description rather than about the candidate, and returns
+// what speaks against each.
+func (p *Plane) examine(ctx context.Context, of named) (map[headgate.Gate][]string, error) {
 	s, rec, err := p.serviceOf(ctx, of.releaseID)
 	if err != nil {
 		if headgate.AsError(err).Code == headgate.CodeServiceNotFound {
-			return nil // nothing to examine, so no evidence
+			return nil, nil // nothing to examine, so no evidence
 		}
-		return err
+		return nil, err
 	}
 	findings := map[headgate.Gate][]string{
 		headgate.GateRollout:  p.examineRollout(ctx, of),
@@ -155,10 +163,10 @@ func (p *Plane) examine(ctx context.Context, of named) error {
 		_, err := p.state(ctx, of, string(g), evidence.Summary{Time: now, Verdict: verdict},
 			evidence.StageResult{StageRun: run, Time: now, Facts: map[string]any{"gate": g}, MadeBy: p.tool()})
 		if err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return findings, nil
 }
 
 func (p *Plane) examineRollout(ctx context.Context, of named) []string {
@@ -252,7 +260,7 @@ func (p *Plane) Ready(ctx context.Context, r pipeline.Record) (pipeline.Result, 
 		return pipeline.Result{}, err
 	}
 	if !a.Admitted {
-		return pipeline.Result{Verdict: headgate.Fail, Reasons: a.FailedChecks, Summary: "not admitted: " + strings.Join(a.FailedChecks, ", ")}, nil
+		return pipeline.Result{Verdict: headgate.Fail, Reasons: a.FailedChecks, Summary: "not admitted: " + whyNot(a)}, nil
 	}
 	basis := "on evidence"
 	if len(a.Overridden) > 0 {
@@ -382,4 +390,18 @@ func (p *Plane) Decide(ctx context.Context, who access.Identity, releaseID strin
 		plan = plan.Widen(rec.Tier().Name, s.sizes())
 	}
 	return plan.Decide(subject), nil
+}
+
+// whyNot says in words what an assessment failed on.
+func whyNot(a gate.Assessment) string {
+	var why []string
+	if a.DatasetVersion == "" {
+		why = append(why, "there is no dataset version")
+	}
+	for _, b := range a.Basis {
+		if !b.Passed {
+			why = append(why, b.Check+": "+b.Reason)
+		}
+	}
+	return strings.Join(why, "; ")
 }

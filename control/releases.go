@@ -298,11 +298,25 @@ func (p *Plane) Releases(ctx context.Context, who access.Identity, service strin
 	}
 	out := []headgate.Release{}
 	for _, r := range all {
-		if who.Sees(r.TenantID) {
-			out = append(out, r.Release)
+		if !who.Sees(r.TenantID) {
+			continue
 		}
+		if r.Outcome == headgate.Promoted {
+			rollbacks, err := p.o.Store.Rollbacks(ctx, r.ID)
+			if err != nil {
+				return nil, err
+			}
+			markTakenBack(&r.Release, rollbacks)
+		}
+		out = append(out, r.Release)
 	}
 	return out, nil
+}
+
+func markTakenBack(r *headgate.Release, rollbacks []rollback.Rollback) {
+	if r.Outcome == headgate.Promoted && len(rollbacks) > 0 {
+		r.Reasons = append(r.Reasons, ReasonTakenBack)
+	}
 }
 
 func (p *Plane) view(ctx context.Context, rec pipeline.Record) (View, error) {
@@ -325,6 +339,7 @@ func (p *Plane) view(ctx context.Context, rec pipeline.Record) (View, error) {
 	if n := len(rollbacks); n > 0 {
 		v.Rollback = &rollbacks[n-1]
 	}
+	markTakenBack(&v.Release, rollbacks)
 	return v, nil
 }
 

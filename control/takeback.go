@@ -20,6 +20,10 @@ import (
 // CodeNotInForce is the error of taking back a release that users do not meet.
 const CodeNotInForce = "RELEASE_NOT_IN_FORCE"
 
+// ReasonTakenBack is shown with a promoted release that was rolled back
+// afterwards, so that nobody takes it for what users meet.
+const ReasonTakenBack = "TAKEN_BACK"
+
 // RollBack takes a release back wherever it is, and returns it once that has
 // ended: one in the pipeline is stopped, one that all users have goes back to
 // what was stable before. While it is being taken back already, the request

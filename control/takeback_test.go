@@ -105,6 +105,10 @@ func TestRollbackAfterFullRelease(t *testing.T) {
 	if err := f.SealPending(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	all, err := f.Releases(t.Context(), releaser, "", 1)
+	if taken := []string{control.ReasonTakenBack}; err != nil || !slices.Equal(all[0].Reasons, taken) || !slices.Equal(v.Reasons, taken) {
+		t.Errorf("nobody sees that users do not meet it: %+v, %v", all, err)
+	}
 	// What users do not meet any more is not taken back twice.
 	if _, err := f.RollBack(t.Context(), releaser, "rel-1", "again"); code(err) != control.CodeNotInForce {
 		t.Errorf("again: %v", err)

@@ -27,8 +27,9 @@ type Evidence struct {
 	Digest  string           `json:"digest"`
 	Verdict headgate.Verdict `json:"verdict"`
 	// Fresh is false when the evidence is too old, of another digest, or made
-	// under other rules; Reason then says which.
-	Fresh  bool   `json:"fresh"`
+	// under other rules.
+	Fresh bool `json:"fresh"`
+	// Reason is why it is not fresh, or what was found where it is no pass.
 	Reason string `json:"reason,omitempty"`
 }
 
@@ -168,12 +169,16 @@ func (e *Evidence) proves() (bool, string) {
 	case e == nil:
 		return false, "no evidence is held for this release"
 	case e.Verdict != headgate.Pass:
-		return false, "the evidence held says " + string(e.Verdict)
+		return false, e.because("the evidence held says " + string(e.Verdict))
 	case !e.Fresh:
-		if e.Reason != "" {
-			return false, "the evidence held is stale: " + e.Reason
-		}
-		return false, "the evidence held is stale"
+		return false, e.because("the evidence held is stale")
 	}
 	return true, ""
+}
+
+func (e *Evidence) because(what string) string {
+	if e.Reason == "" {
+		return what
+	}
+	return what + ": " + e.Reason
 }

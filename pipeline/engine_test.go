@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -542,7 +543,14 @@ func TestReleaseThatWaitedIsAdmittedAgain(t *testing.T) {
 	w.create("first", undecided)
 	w.awaitTicks("first", 2)
 	w.create("second")
-	w.await("second", "it waits", func(r pipeline.Record) bool { return r.Stage == headgate.StageCanary && r.State.Note != "" })
+	waits := w.await("second", "it waits", func(r pipeline.Record) bool { return r.Stage == headgate.StageCanary && r.State.Note != "" })
+	if !strings.Contains(waits.State.Note, "first") {
+		t.Errorf("it does not say for what it waits: %s", waits.State.Note)
+	}
+	w.awaitTicks("first", 20)
+	if n := asked.Load(); n != 1 {
+		t.Errorf("admitted %d times before its turn; each time leaves evidence", n)
+	}
 	w.signal("first", pipeline.Fact{Kind: pipeline.FactAbort, Reason: "make room"})
 	w.wantOutcome(w.awaitDone("second"), headgate.Blocked, headgate.StageCanary, "REPLAY_EVIDENCE_MISSING")
 	if w.router.met("second") {

@@ -132,6 +132,14 @@ func (s steering) answer(c *Commit, d canary.Decision, now time.Time) (granted b
 	return err == nil
 }
 
+// released says why the judge limits a canary no more.
+func released(d canary.Decision) string {
+	if d.Share < 1 {
+		return fmt.Sprintf("the judge would limit the candidate to %.3g%% only, which is above its share", d.Share*100)
+	}
+	return d.Reason
+}
+
 // follow sets what the canary gets and tells when a person's word takes effect
 // and when the judge's limit comes and goes; the tick log has its course.
 func (s steering) follow(c *Commit, d canary.Decision, now time.Time) {
@@ -150,9 +158,13 @@ func (s steering) follow(c *Commit, d canary.Decision, now time.Time) {
 	case limited && !wasLimited:
 		say("canary_throttled", d.Reason)
 	case !limited && wasLimited:
-		say("canary_released", d.Reason)
+		say("canary_released", released(d))
 	}
-	r.State.Note = s.waitsFor(*r, d)
+	waits := s.waitsFor(*r, d)
+	if waits != "" && waits != r.State.Note {
+		say("stage_waiting", waits)
+	}
+	r.State.Note = waits
 	if s.paused {
 		r.State.Note = fmt.Sprintf("paused by %s (%s); it is judged on, and goes on with: headgate release resume %s", s.word.Actor, s.word.Reason, r.ID)
 	}

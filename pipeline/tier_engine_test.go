@@ -133,6 +133,7 @@ func TestTierWaitsForItsApproval(t *testing.T) {
 	}
 	w.signal("wide", pipeline.Fact{Kind: pipeline.FactApproval, Reason: "fine, too"})
 	w.wantOutcome(w.awaitDone("wide"), headgate.Promoted, "")
+	w.wantEventsInOrder("wide", "stage_waiting", pipeline.EventTierPassed, "stage_waiting", pipeline.EventTierPassed)
 }
 
 // A tier that was reached is not walked again by the process that comes after.

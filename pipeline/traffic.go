@@ -165,12 +165,6 @@ func (e *Engine) grant(ctx context.Context, r Record, now time.Time, want steeri
 	c := Commit{Record: r, ClaimedGen: r.Gen}
 	c.Record.NextRunAt = now
 	if !r.State.Holding {
-		if r.State.Waited {
-			res, err := e.o.Runners[headgate.StageRollout](ctx, r)
-			if err != nil || res.Verdict != headgate.Pass {
-				return e.settle(ctx, r, now, res, err)
-			}
-		}
 		c.HoldTraffic, c.Record.State.Holding, c.Record.State.Counts = true, true, counts
 		err := e.o.Store.Commit(ctx, c)
 		switch code := headgate.AsError(err).Code; {
@@ -183,6 +177,12 @@ func (e *Engine) grant(ctx context.Context, r Record, now time.Time, want steeri
 			return e.finish(ctx, r, now, step{outcome: headgate.Blocked, reasons: []string{code}, message: headgate.AsError(err).Message})
 		}
 		return err
+	}
+	if r.State.Waited {
+		res, err := e.o.Runners[headgate.StageRollout](ctx, r)
+		if err != nil || res.Verdict != headgate.Pass {
+			return e.settle(ctx, r, now, res, err)
+		}
 	}
 	share := want.wanted(r)
 	switch granted := status.ReleaseID == r.ID; {
@@ -240,7 +240,11 @@ func (e *Engine) waitForTraffic(ctx context.Context, r Record, now time.Time, he
 		}
 		c.Record.State.Superseded = heldBy
 	}
-	if note := "waits for another release of the service, or for the freeze after a rollback, to end"; r.State.Note != note {
+	note := "waits for the freeze after a rollback to end"
+	if heldBy != "" {
+		note = "waits for the end of " + heldBy + ", which has the service's traffic"
+	}
+	if r.State.Note != note {
 		c.Record.State.Note = note
 		c.Events = []headgate.Event{event(r, now, "stage_waiting", "", note)}
 	}

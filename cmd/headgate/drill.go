@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/headgate/headgate/client"
+	"github.com/headgate/headgate/config"
 )
 
 func newDrillCommand(a *app) *cobra.Command {
@@ -76,7 +77,7 @@ func (a *app) showDrills(all client.Drills) error {
 	case all.Overdue != "":
 		fmt.Fprintln(w, "OVERDUE: "+printable(all.Overdue))
 	case all.EverySeconds > 0:
-		fmt.Fprintf(w, "%s: one drill must pass every %s; none is overdue\n", all.Service, seconds(time.Duration(all.EverySeconds)*time.Second))
+		fmt.Fprintf(w, "%s: one drill must pass every %s; none is overdue\n", all.Service, config.Interval(all.EverySeconds*float64(time.Second)))
 	default:
 		fmt.Fprintf(w, "%s: none is scheduled; rollback_drill.every in headgate.yaml does that\n", all.Service)
 	}

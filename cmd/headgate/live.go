@@ -218,7 +218,7 @@ func timeLeft(r client.Release, now time.Time) string {
 	switch {
 	case r.Done():
 		return ""
-	case r.Stage == headgate.StageCanary && r.Canary != nil && r.Canary.Remaining >= 0:
+	case r.Stage == headgate.StageCanary && r.Canary != nil && r.Canary.Remaining > 0:
 		return "about " + seconds(time.Duration(r.Canary.Remaining*float64(time.Second))) + " left"
 	case !r.Deadline.IsZero():
 		return "at most " + seconds(r.Deadline.Sub(now)) + " left"

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/headgate/headgate"
 	"github.com/headgate/headgate/client"
+	"github.com/headgate/headgate/control"
 )
 
 // progress shows how a release goes. It is safe for concurrent use.
@@ -190,6 +192,9 @@ func outcomeLine(r headgate.Release) string {
 	line := fmt.Sprintf("%s %s %s: ", r.ID, r.Service, r.Version)
 	switch r.Outcome {
 	case headgate.Promoted:
+		if slices.Contains(r.Reasons, control.ReasonTakenBack) {
+			return line + "promoted, and taken back since; all traffic is on stable"
+		}
 		return line + "promoted; all traffic is on " + r.Version
 	case headgate.Blocked:
 		line += "blocked at " + string(r.StoppedAt) + "; it met no user"

@@ -3,7 +3,10 @@ package report
 // chinese holds every text of a report in Chinese.
 var chinese = map[string]string{
 	"Release %s": "发布 %s",
-	"Promoted":   "已全量", "Blocked": "已拦截", "Rolled back": "已回滚", "Aborted": "已中止", "Inconclusive": "无法判定", "In progress": "进行中",
+	"Promoted":   "已全量", "Promoted, and taken back since": "已全量，随后撤回",
+	"All stages passed, and it was rolled back afterwards. Service is not yet confirmed as restored.":                           "全部阶段通过，随后已回滚，服务恢复尚未得到确认。",
+	"All stages passed, and it was rolled back afterwards. All traffic is back on the version before it, verified by a replay.": "全部阶段通过，随后已回滚。全部流量已回到先前的版本，并经回放验证。",
+	"Blocked": "已拦截", "Rolled back": "已回滚", "Aborted": "已中止", "Inconclusive": "无法判定", "In progress": "进行中",
 	"pass": "通过", "fail": "未通过", "insufficient": "数据不足", "broken": "遥测异常",
 	"%.1f s": "%.1f 秒", "%.0f s": "%.0f 秒", "%d min %d s": "%d 分 %d 秒", "%d h %d min": "%d 小时 %d 分",
 	"yes": "是", "no": "否",

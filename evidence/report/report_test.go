@@ -211,6 +211,15 @@ func TestGolden(t *testing.T) {
 	}
 }
 
+func TestPromotedReleaseThatWasTakenBack(t *testing.T) {
+	t.Parallel()
+	r := promoted()
+	r.Rollback = rolledBack().Rollback
+	if page := string(render(t, "r.md", r, English)); !strings.Contains(page, "✕ Promoted, and taken back since") || strings.Contains(page, "the new version serves all traffic") {
+		t.Errorf("%.400s", page)
+	}
+}
+
 func TestPageNeedsNothingFromOutside(t *testing.T) {
 	t.Parallel()
 	for _, r := range []Release{rolledBack(), blocked(), promoted(), {}} {

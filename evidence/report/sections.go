@@ -39,6 +39,9 @@ func compose(r Release, w words) document {
 func (w words) outcome(r Release) cell {
 	switch r.Outcome {
 	case headgate.Promoted:
+		if r.Rollback != nil {
+			return cell{Text: "✕ " + w.tr("Promoted, and taken back since"), Tone: bad}
+		}
 		return cell{Text: "✓ " + w.tr("Promoted"), Tone: good}
 	case headgate.Blocked:
 		return cell{Text: "✕ " + w.tr("Blocked"), Tone: bad}
@@ -60,6 +63,13 @@ func (w words) lead(r Release) string {
 	at := w.stage(cmp.Or(r.StoppedAt, r.Stage))
 	switch r.Outcome {
 	case headgate.Promoted:
+		switch rb := r.Rollback; {
+		case rb == nil:
+		case rb.RestoredAt.IsZero():
+			return w.tr("All stages passed, and it was rolled back afterwards. Service is not yet confirmed as restored.")
+		default:
+			return w.tr("All stages passed, and it was rolled back afterwards. All traffic is back on the version before it, verified by a replay.")
+		}
 		return w.trf("All stages passed; the new version serves all traffic after %s.", w.between(r.CreatedAt, r.UpdatedAt))
 	case headgate.Blocked:
 		if candidateRequests(r) == 0 {

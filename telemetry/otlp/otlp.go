@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/collector/pdata/plog"
@@ -69,7 +70,8 @@ type Receiver struct {
 	slots    chan struct{}
 	counters counters
 	rates    rates
-	keeping  sync.Mutex // one keepHits at a time
+	warned   atomic.Int64 // Unix seconds of the last warning about a credential
+	keeping  sync.Mutex   // one keepHits at a time
 	kept     time.Time  // of the last redaction counters; guarded by keeping
 	grpc     *grpc.Server
 	http     *http.Server
@@ -160,6 +162,7 @@ var errBusy = headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient,
 func (r *Receiver) admit(ctx context.Context, bearer string) (tenant string, release func(), err error) {
 	if r.Authenticate != nil {
 		if tenant, err = r.Authenticate(ctx, bearer); err != nil {
+			r.warn()
 			return "", nil, headgate.Errorf(headgate.CodeUnauthorized, headgate.ClassSecuritySensitive,
 				"the telemetry credential is missing or not valid; set OTEL_EXPORTER_OTLP_HEADERS=authorization=Bearer%%20<token>").Wrap(err)
 		}
@@ -169,6 +172,15 @@ func (r *Receiver) admit(ctx context.Context, bearer string) (tenant string, rel
 		return tenant, func() { <-r.slots }, nil
 	default:
 		return "", nil, errBusy
+	}
+}
+
+// warn says once a minute that a sender has no good credential: many exporters
+// keep such an answer to themselves.
+func (r *Receiver) warn() {
+	now, last := r.Now().Unix(), r.warned.Load()
+	if now-last >= 60 && r.warned.CompareAndSwap(last, now) {
+		r.Logger.Warn("telemetry is refused, because its sender has no valid credential; set OTEL_EXPORTER_OTLP_HEADERS=authorization=Bearer%20<token> where the service runs")
 	}
 }
 

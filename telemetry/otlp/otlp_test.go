@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -222,7 +223,9 @@ func (b *bundle) client(t testing.TB) pmetricotlp.GRPCClient {
 
 func TestCredentialDecidesTheTenant(t *testing.T) {
 	t.Parallel()
+	var log bytes.Buffer // slog's handler locks it
 	b := setup(t, func(b *bundle) {
+		b.Logger = slog.New(slog.NewTextHandler(&log, nil))
 		b.Authenticate = func(_ context.Context, bearer string) (string, error) {
 			if bearer == "acme-token" {
 				return "acme", nil
@@ -244,6 +247,9 @@ func TestCredentialDecidesTheTenant(t *testing.T) {
 	}
 	if resp, _ := b.post(t, "/v1/traces", "application/json", []byte(jsonTrace), "Authorization", "Bearer nope"); resp.StatusCode != http.StatusUnauthorized {
 		t.Errorf("HTTP with a bad token: %s", resp.Status)
+	}
+	if n := strings.Count(log.String(), "telemetry is refused"); n != 1 {
+		t.Errorf("said %d times: %s", n, &log)
 	}
 	if n := b.Stats().Dropped["metrics/unauthenticated"]; n != 1 {
 		t.Errorf("%d unauthenticated requests counted", n)
