@@ -1,8 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -11,10 +14,11 @@ import (
 
 	"github.com/headgate/headgate"
 	"github.com/headgate/headgate/canary"
+	"github.com/headgate/headgate/evidence"
 )
 
 func newCanaryCommand(a *app) *cobra.Command {
-	return group("canary", "Look at a canary's analysis again", newCanaryReplayCommand(a))
+	return group("canary", "Look at a canary's analysis again", newCanaryReplayCommand(a), newCanaryTicksCommand(a))
 }
 
 func newCanaryReplayCommand(a *app) *cobra.Command {
@@ -84,4 +88,53 @@ func (a *app) showDecision(d canary.Decision, output string) error {
 		d.Time.UTC().Format(time.RFC3339), d.Verdict, d.Action, percent(d.Share), d.Evidence.Combined,
 		d.Candidate.Errors, d.Candidate.Requests, d.Stable.Errors, d.Stable.Requests, d.Reason, strings.Join(d.Reasons, ", "))
 	return err
+}
+
+func newCanaryTicksCommand(a *app) *cobra.Command {
+	var out string
+	c := &cobra.Command{
+		Use:   "ticks BUNDLE",
+		Short: "Take the tick logs and their configurations out of a release's bundle",
+		Long: "Write the tick log and the frozen configuration of each verdict in a release's bundle, in order: one for each tier\n" +
+			"of the canary. A bundle that does not hold is refused; headgate evidence verify says why.",
+		Example: "  headgate release report rel_3hk5… --format bundle --out rel.zip\n" +
+			"  headgate canary ticks rel.zip",
+		Args: usage(cobra.ExactArgs(1)),
+		RunE: func(_ *cobra.Command, args []string) error {
+			n := 0
+			write := func(v evidence.CanaryVerdict, ticks []byte) (headgate.Verdict, error) {
+				n++
+				log := filepath.Join(out, fmt.Sprintf("%s-%d.jsonl", filepath.Base(v.ReleaseID), n))
+				config := strings.TrimSuffix(log, ".jsonl") + ".yaml"
+				for name, content := range map[string][]byte{log: ticks, config: append(bytes.Clone(v.Config), '\n')} {
+					if err := writeFile(name, func(w io.Writer) error { _, err := w.Write(content); return err }); err != nil {
+						return "", err
+					}
+				}
+				_, err := fmt.Fprintf(a.stdout, "%s, judge it again with: headgate canary replay %s --config %s\n", v.Verdict, log, config)
+				return v.Verdict, err
+			}
+			f, err := os.Open(args[0])
+			if err != nil {
+				return headgate.Invalidf("the bundle cannot be read: %w", err)
+			}
+			defer f.Close()
+			info, err := f.Stat()
+			if err != nil {
+				return err
+			}
+			result, err := evidence.Verify(f, info.Size(), evidence.VerifyOptions{ReplayCanary: write})
+			switch {
+			case err != nil:
+				return err
+			case !result.OK():
+				return headgate.Invalidf("%s: %s", args[0], result.Findings[0])
+			case n == 0:
+				return headgate.Invalidf("%s holds no canary: the release did not get so far", args[0])
+			}
+			return nil
+		},
+	}
+	c.Flags().StringVar(&out, "out", ".", "folder to write into")
+	return c
 }

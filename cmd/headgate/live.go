@@ -216,7 +216,7 @@ func doing(r client.Release) string {
 // timeLeft is how long it goes on: the judge's estimate where there is one.
 func timeLeft(r client.Release, now time.Time) string {
 	switch {
-	case r.Done():
+	case r.Done() || r.Phase == "rolling_back":
 		return ""
 	case r.Stage == headgate.StageCanary && r.Canary != nil && r.Canary.Remaining > 0:
 		return "about " + seconds(time.Duration(r.Canary.Remaining*float64(time.Second))) + " left"

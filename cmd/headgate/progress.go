@@ -203,7 +203,7 @@ func outcomeLine(r headgate.Release) string {
 	case headgate.Aborted:
 		line += "aborted at " + string(r.StoppedAt)
 	case headgate.Inconclusive:
-		line += "inconclusive at " + string(r.StoppedAt) + "; there was too little to judge by"
+		line += "inconclusive at " + string(r.StoppedAt) + "; it was not judged"
 	default:
 		line += "is at " + string(r.Stage)
 	}

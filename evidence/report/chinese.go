@@ -17,7 +17,7 @@ var chinese = map[string]string{
 	"Failed at stage “%s”. All traffic is back on the stable version, verified by a replay.":                              "在“%s”阶段失败。全部流量已回到稳定版本，并经回放验证。",
 	"Failed at stage “%s” and was rolled back. Service is not yet confirmed as restored.":                                 "在“%s”阶段失败并已回滚，服务恢复尚未得到确认。",
 	"Ended by a person at stage “%s”.":                                                                                    "在“%s”阶段由人工终止。",
-	"Ended at stage “%s” without enough data for a verdict.":                                                              "在“%s”阶段结束，数据不足以作出判定。",
+	"Ended at stage “%s” without a verdict on it.":                                                                        "在“%s”阶段结束，未对其作出判定。",
 	"Now at stage “%s”.":                                                                                                  "当前处于“%s”阶段。",
 	"%s is %s, the limit is %s%s":                                                                                         "%s 为 %s，门限为 %s%s",
 	"Override: gate “%s” was let pass by %s until %s. Reason: %s":                                                         "人工放行：门禁“%s”由 %s 放行，有效期至 %s。理由：%s",

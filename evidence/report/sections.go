@@ -84,7 +84,7 @@ func (w words) lead(r Release) string {
 	case headgate.Aborted:
 		return w.trf("Ended by a person at stage “%s”.", at)
 	case headgate.Inconclusive:
-		return w.trf("Ended at stage “%s” without enough data for a verdict.", at)
+		return w.trf("Ended at stage “%s” without a verdict on it.", at)
 	}
 	return w.trf("Now at stage “%s”.", at)
 }

@@ -72,7 +72,7 @@ type Receiver struct {
 	rates    rates
 	warned   atomic.Int64 // Unix seconds of the last warning about a credential
 	keeping  sync.Mutex   // one keepHits at a time
-	kept     time.Time  // of the last redaction counters; guarded by keeping
+	kept     time.Time    // of the last redaction counters; guarded by keeping
 	grpc     *grpc.Server
 	http     *http.Server
 	serving  sync.WaitGroup
