@@ -66,7 +66,7 @@ func (e *errorEnvelope) GetStatus() int { return e.status }
 
 func failure(ctx context.Context, err error) *errorEnvelope {
 	e := headgate.AsError(err)
-	if e.Code == headgate.CodeInternal {
+	if e.Code == headgate.CodeInternal && ctx.Err() == nil { // else the client is gone, which is the cause
 		noteInternal(ctx, err)
 	}
 	return &errorEnvelope{
@@ -91,6 +91,7 @@ var statuses = map[string]int{
 	headgate.CodeInternal:              http.StatusInternalServerError,
 	headgate.CodeApprovalRequired:      http.StatusForbidden,
 	control.CodeRulesNotFound:          http.StatusNotFound,
+	control.CodeNotQuarantined:         http.StatusNotFound,
 }
 
 func statusOf(e *headgate.Error) int {
