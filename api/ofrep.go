@@ -176,33 +176,32 @@ type evaluationContext struct {
 }
 
 func readContext(w http.ResponseWriter, r *http.Request) (evaluationContext, *flagError) {
-	var in evaluationContext
 	var req struct {
-		Context json.RawMessage `json:"context"`
+		Context evaluationContext `json:"context"`
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxContext))
+	if err == nil {
+		err = json.Unmarshal(body, &req)
+	}
 	var large *http.MaxBytesError
+	var mistyped *json.UnmarshalTypeError
 	switch {
 	case errors.As(err, &large):
-		return in, &flagError{Code: invalidContext, status: http.StatusBadRequest, Details: "the request is larger than 64 KiB; send only the attributes that count"}
-	case err != nil || json.Unmarshal(body, &req) != nil:
-		return in, &flagError{Code: parseError, status: http.StatusBadRequest, Details: "the body must be a JSON object with a context"}
-	}
-	if len(req.Context) > 0 {
-		if err := json.Unmarshal(req.Context, &in); err != nil {
-			return in, &flagError{
-				Code: invalidContext, status: http.StatusBadRequest,
-				Details: "context must be an object; targetingKey, service, tenant_id and project_size are texts, high_risk is true or false",
-			}
+		return req.Context, &flagError{Code: invalidContext, status: http.StatusBadRequest, Details: "the request is larger than 64 KiB; send only the attributes that count"}
+	case errors.As(err, &mistyped) && strings.HasPrefix(mistyped.Field, "context"):
+		return req.Context, &flagError{
+			Code: invalidContext, status: http.StatusBadRequest,
+			Details: "context must be an object; targetingKey, service, tenant_id and project_size are texts, high_risk is true or false",
 		}
-	}
-	if in.TargetingKey == "" {
-		return in, &flagError{
+	case err != nil:
+		return req.Context, &flagError{Code: parseError, status: http.StatusBadRequest, Details: "the body must be a JSON object with a context"}
+	case req.Context.TargetingKey == "":
+		return req.Context, &flagError{
 			Code: targetingKeyMissing, status: http.StatusBadRequest,
 			Details: "context.targetingKey is empty; send what names the session, the same that the router sees as x-session-id",
 		}
 	}
-	return in, nil
+	return req.Context, nil
 }
 
 func (e evaluation) flag(c headgate.Component, s *server) (flagValue, bool) {
