@@ -317,6 +317,9 @@ func (s *Server) Stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
 	errs := []error{s.http.Shutdown(ctx)}
+	if errs[0] != nil { // what waits for longer is cut off, and asks the stores no more
+		errs = append(errs, s.http.Close())
+	}
 	if s.cancel != nil {
 		s.cancel()
 	}
