@@ -107,9 +107,13 @@ func FromEvent(ev headgate.Event, svc Service) (Alert, bool) {
 		a.Summary += ": " + ev.Message
 	}
 	a.LatestChange.ReleaseID = cmp.Or(a.LatestChange.ReleaseID, ev.ReleaseID)
-	sum := sha256.Sum256([]byte(strings.Join([]string{a.Name, a.Service, a.TenantID, a.ReleaseID}, "\x00")))
-	a.Fingerprint = hex.EncodeToString(sum[:8])
+	a.Fingerprint = fingerprint(a.Name, a.Service, a.TenantID, a.ReleaseID)
 	return a, true
+}
+
+func fingerprint(parts ...string) string {
+	sum := sha256.Sum256([]byte(strings.Join(parts, "\x00")))
+	return hex.EncodeToString(sum[:8])
 }
 
 // EndedBy reports whether ev, which is later in the trail, ends a.

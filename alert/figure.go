@@ -1,9 +1,7 @@
 package alert
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"strings"
+	"cmp"
 	"time"
 )
 
@@ -23,22 +21,14 @@ type Figure struct {
 }
 
 // FromFigure returns the alert of a figure at a service, past its bound since
-// then. Its
-// fingerprint is the same for every occurrence of one rule at one service,
-// version, environment and tenant. No event of the audit trail ends it: it
-// ends when the figure is back.
+// then. Its fingerprint is the same for every occurrence of one rule at one
+// service, version, environment and tenant. No event of the audit trail ends
+// it: it ends when the figure is back.
 func FromFigure(f Figure, svc Service, since time.Time) Alert {
 	a := Alert{
 		Name: f.Rule, Severity: f.Severity, Service: svc.Name, TenantID: f.TenantID, Summary: f.Summary,
-		Runbook: f.Runbook, OnCall: svc.OnCall, LatestChange: svc.LatestChange, StartedAt: since, Deadline: since.Add(f.Severity.Limit()),
+		Runbook: cmp.Or(svc.Runbooks[f.Rule], f.Runbook), OnCall: cmp.Or(svc.OnCall, f.Owner), LatestChange: svc.LatestChange, StartedAt: since, Deadline: since.Add(f.Severity.Limit()),
 	}
-	if own := svc.Runbooks[f.Rule]; own != "" {
-		a.Runbook = own
-	}
-	if a.OnCall == "" {
-		a.OnCall = f.Owner
-	}
-	sum := sha256.Sum256([]byte(strings.Join([]string{f.Rule, svc.Name, f.Version, f.Environment, f.TenantID}, "\x00")))
-	a.Fingerprint = hex.EncodeToString(sum[:8])
+	a.Fingerprint = fingerprint(f.Rule, svc.Name, f.Version, f.Environment, f.TenantID)
 	return a
 }

@@ -8,9 +8,11 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -246,17 +248,7 @@ func (p *Plane) Service(name string) (*Service, error) {
 func (p *Plane) Services() []*Service {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	out := make([]*Service, 0, len(p.services))
-	for _, s := range p.services {
-		out = append(out, s)
-	}
-	slices.SortFunc(out, func(a, b *Service) int {
-		if a.Name < b.Name {
-			return -1
-		}
-		return 1
-	})
-	return out
+	return slices.SortedFunc(maps.Values(p.services), func(a, b *Service) int { return cmp.Compare(a.Name, b.Name) })
 }
 
 // Router returns a service's router, for the pipeline.

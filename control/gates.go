@@ -72,8 +72,12 @@ func (p *Plane) AddReport(ctx context.Context, who access.Identity, releaseID st
 	if err != nil {
 		return Report{}, err
 	}
-	if !slices.Contains(headgate.GateD(), g) {
+	switch {
+	case !slices.Contains(headgate.GateD(), g):
 		return Report{}, headgate.Invalidf("gate must be one of quality, performance, security, cost")
+	case rec.Done():
+		return Report{}, headgate.Errorf(headgate.CodeReleaseDone, headgate.ClassBusinessRule,
+			"release %s has ended; what its gates were judged on is settled", releaseID)
 	}
 	raw, err := io.ReadAll(io.LimitReader(r, report.DefaultMaxBytes+1))
 	if err != nil {

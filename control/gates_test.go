@@ -171,3 +171,18 @@ func TestCostNeedsABaseline(t *testing.T) {
 		t.Errorf("%+v", res)
 	}
 }
+
+// What an ended release was judged on does not change any more.
+func TestEndedReleaseTakesNoReports(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, nil)
+	f.release(t, "rel-1", digest("a"))
+	f.end(t, headgate.Promoted)
+	report := strings.NewReader(`{"precision": 1}`)
+	if _, err := f.AddReport(t.Context(), operator, "rel-1", headgate.GateQuality, "gate-metrics", "late.json", nil, report); code(err) != headgate.CodeReleaseDone {
+		t.Errorf("a report after the end: %v", err)
+	}
+	if docs, err := f.db.Documents(t.Context(), "report", "rel-1"); err != nil || len(docs) != 0 {
+		t.Errorf("%d reports were kept, %v", len(docs), err)
+	}
+}

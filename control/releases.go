@@ -426,8 +426,8 @@ func (p *Plane) Abort(ctx context.Context, who access.Identity, id, reason strin
 }
 
 func (p *Plane) stop(ctx context.Context, who access.Identity, rec *pipeline.Record, kind pipeline.FactKind, reason string) error {
-	if reason == "" {
-		return headgate.Invalidf("say why: a reason is kept in the audit log")
+	if err := giveReason(reason); err != nil {
+		return err
 	}
 	told := fmt.Sprintf("%s_requested", kind)
 	if rec.Phase == pipeline.PhaseRollingBack {

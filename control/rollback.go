@@ -292,18 +292,12 @@ func (p *Plane) Publish(ctx context.Context, r pipeline.Record) error {
 	if err != nil {
 		return err
 	}
+	actuators := p.actuators(s)
 	for _, c := range headgate.RollbackOrder() {
 		i := slices.IndexFunc(r.Changes, func(ch headgate.Change) bool { return ch.Component == c })
-		if i < 0 || c == headgate.ReleaseVersion {
+		a := actuators[c]
+		if _, router := a.(routerActuator); router || i < 0 {
 			continue
-		}
-		var a rollback.Actuator = rollback.Flag{Service: s.Name, Store: p.o.Store}
-		switch act := s.Components.Get(c).Actuator; act.Kind {
-		case config.ActuatorRouter:
-			continue
-		case config.ActuatorHook:
-			a = rollback.Hook{URL: act.URL}
-		case config.ActuatorFlag:
 		}
 		got, err := a.Read(ctx, c)
 		if err == nil && got == r.Changes[i].To {

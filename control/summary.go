@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"math"
 	"slices"
 
 	"github.com/headgate/headgate/access"
@@ -46,7 +47,7 @@ func (p *Plane) Summary(ctx context.Context, who access.Identity, queue string) 
 			if err != nil {
 				return nil, err
 			}
-			if !ok || v != v {
+			if !ok || math.IsNaN(v) {
 				missing, v = append(missing, name), 0
 			}
 			if counts[name] {

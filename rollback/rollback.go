@@ -9,6 +9,7 @@
 package rollback
 
 import (
+	"slices"
 	"time"
 
 	"github.com/headgate/headgate"
@@ -39,7 +40,7 @@ func Validate(threshold int, breaches []headgate.Breach) error {
 		return headgate.Invalidf("breaches must hold at least one breach")
 	}
 	for i, b := range breaches {
-		if !isGateD(b.Gate) {
+		if !slices.Contains(headgate.GateD(), b.Gate) {
 			return headgate.Invalidf("breaches[%d].gate must be one of quality, performance, security, cost", i)
 		}
 		if b.MetricCode == "" {
@@ -50,15 +51,6 @@ func Validate(threshold int, breaches []headgate.Breach) error {
 		}
 	}
 	return nil
-}
-
-func isGateD(g headgate.Gate) bool {
-	for _, d := range headgate.GateD() {
-		if g == d {
-			return true
-		}
-	}
-	return false
 }
 
 // StepStatus is how far one component is.
