@@ -22,6 +22,7 @@ func (j *Judge) decision(at time.Time) Decision {
 		RemainingSeconds: -1,
 		ModelBased:       j.cfg.Assignment == WholeTenants,
 		Breaches:         slices.Clone(j.consecutive.breaches),
+		Undecided:        slices.Clone(j.consecutive.undecided),
 	}
 }
 
@@ -142,9 +143,9 @@ func (j *Judge) pending(d Decision) Decision {
 			" on stable), but that is not enough to decide; "+forecast(d.RemainingSeconds)+".")
 	case j.elapsed < j.cfg.MinDurationSeconds:
 		d.say(CodeMinDuration, "The candidate is no worse than stable so far; it is watched for "+span(j.cfg.MinDurationSeconds)+" at least.")
-	case len(j.consecutive.undecided) > 0:
+	case len(d.Undecided) > 0:
 		d.say(CodeCheckUndecided, fmt.Sprintf("The candidate is no worse than stable so far, but %s has too few samples or no telemetry on one of the versions.",
-			j.consecutive.undecided[0]))
+			d.Undecided[0]))
 	default:
 		d.Verdict, d.Action, d.RemainingSeconds = headgate.Pass, Promote, 0
 		d.say(j.proven, j.passReason())

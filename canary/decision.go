@@ -78,6 +78,8 @@ type Decision struct {
 	// Breaches are the contract metrics now in breach, with their count in a
 	// row, in the order in which they were first breached.
 	Breaches []headgate.Breach `json:"breaches,omitempty"`
+	// Undecided are the metrics of whose last evaluation nothing can be said.
+	Undecided []string `json:"undecided,omitempty"`
 }
 
 // Evidence holds levels of evidence. 1 is none; a level reaches x by chance

@@ -271,6 +271,33 @@ func TestAnUndecidedCheckHoldsThePass(t *testing.T) {
 	}
 }
 
+// What the rules ask for no longer holds nothing back.
+func TestADroppedCheckHoldsNothing(t *testing.T) {
+	t.Parallel()
+	for _, check := range []canary.Check{{Undecided: true}, {Breached: true}} {
+		check.Gate, check.MetricCode = headgate.GatePerformance, "API_P95_RATIO_HIGH"
+		j := newJudge(t, nil)
+		tr := newTraffic(3, 100, .2, 0, 0)
+		tick := tr.next()
+		tick.Checks = []canary.Check{check}
+		d := j.Observe(tick)
+		if len(d.Undecided)+len(d.Breaches) != 1 {
+			t.Fatalf("%+v: %+v", check, d)
+		}
+		for tr.elapsed() < 2*time.Minute {
+			d = j.Observe(tr.next())
+		}
+		if d.Verdict != headgate.Insufficient {
+			t.Fatalf("%+v: %+v", check, d)
+		}
+		tick = tr.next()
+		tick.Checks = []canary.Check{{Gate: check.Gate, MetricCode: check.MetricCode, Dropped: true}}
+		if d = j.Observe(tick); d.Verdict != headgate.Pass {
+			t.Errorf("%+v dropped: %+v", check, d)
+		}
+	}
+}
+
 func TestFailedStaysFailed(t *testing.T) {
 	t.Parallel()
 	j := newJudge(t, nil)

@@ -80,6 +80,9 @@ type Check struct {
 	// breach and ends no row of them, and nothing passes before the metric's next
 	// evaluation that is decided.
 	Undecided bool `json:"undecided,omitempty"`
+	// Dropped says that the rules ask for the metric no longer: what its last
+	// evaluation said holds nothing back.
+	Dropped bool `json:"dropped,omitempty"`
 }
 
 // maxCount keeps sums of counts exact in a float64.

@@ -236,5 +236,22 @@ func (p *Plane) Observe(ctx context.Context, r pipeline.Record) (pipeline.Observ
 			Gate: res.Gate, MetricCode: c.Code, Breached: c.Verdict == headgate.Fail, Undecided: undecided,
 		})
 	}
+	for _, code := range holding(r.State.Canary) {
+		if !slices.ContainsFunc(res.Checks, func(c gate.Check) bool { return c.Code == code }) {
+			obs.Checks = append(obs.Checks, canary.Check{Gate: res.Gate, MetricCode: code, Dropped: true})
+		}
+	}
 	return obs, nil
+}
+
+// holding are the metrics that keep a canary from passing.
+func holding(d *canary.Decision) []string {
+	if d == nil {
+		return nil
+	}
+	codes := slices.Clone(d.Undecided)
+	for _, b := range d.Breaches {
+		codes = append(codes, b.MetricCode)
+	}
+	return codes
 }

@@ -145,9 +145,9 @@ func TestLiveFiguresAreCounted(t *testing.T) {
 	f.reports(t, "rel-1")
 	f.now = f.now.Add(time.Minute)
 	f.gateD(t, rec)
-	for _, g := range []headgate.Gate{headgate.GatePerformance, headgate.GateCost} {
+	for _, g := range []headgate.Gate{headgate.GatePerformance, headgate.GateSecurity, headgate.GateCost} {
 		for _, c := range f.lastDecision(t, g).Checks {
-			if c.Samples == nil {
+			if c.Samples == nil && c.Window != "" {
 				t.Errorf("%s: nobody counted %s", g, c.Name)
 			}
 		}
@@ -207,5 +207,29 @@ func TestTheCanaryComparesBothVersions(t *testing.T) {
 	f.silent = "v1"
 	if diff := cmp.Diff(ratio(false, true), observe(map[string][3]float64{"v1": fast, "v2": slow})); diff != "" {
 		t.Errorf("stable's telemetry stopped: %s", diff)
+	}
+}
+
+// A comparison that is dropped while a canary runs holds it no longer.
+func TestADroppedComparisonHoldsNoCanary(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, nil)
+	f.adopt(t)
+	f.release(t, "rel-1", digest("a"))
+	rec := f.at(t, func(r *pipeline.Record) {
+		inCanary(headgate.Insufficient)(r)
+		r.StageStartedAt = f.now
+		r.State.Canary.Undecided = []string{"API_P95_RATIO_HIGH"}
+		r.State.Canary.Breaches = []headgate.Breach{{Gate: headgate.GatePerformance, MetricCode: "API_P95_EXCEEDED", ConsecutiveFailures: 1}}
+	})
+	f.now = f.now.Add(2 * time.Minute)
+	obs, err := f.Observe(t.Context(), rec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dropped := slices.DeleteFunc(obs.Checks, func(c canary.Check) bool { return !c.Dropped })
+	want := []canary.Check{{Gate: headgate.GatePerformance, MetricCode: "API_P95_RATIO_HIGH", Dropped: true}}
+	if diff := cmp.Diff(want, dropped); diff != "" {
+		t.Error(diff)
 	}
 }

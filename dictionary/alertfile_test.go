@@ -64,7 +64,7 @@ func TestSamplesAreAskedInTheSameScope(t *testing.T) {
 	if want := `sum(increase(bea_api_request_duration_seconds_count{service_version="v2",tenant_id=~"a\\.b|c"}[1m]))`; err != nil || q != want {
 		t.Errorf("%s, %v, want %s", q, err, want)
 	}
-	if q, err := d.Samples("log_redaction_failures", dictionary.Scope{}); err != nil || q != "" {
+	if q, err := d.Samples("dlq_open", dictionary.Scope{}); err != nil || q != "" {
 		t.Errorf("%s, %v", q, err)
 	}
 }

@@ -18,11 +18,11 @@ import (
 func (s *server) compared(id string) []evidence.GateDecision {
 	all := s.decisions(id)
 	rules := `{"format":"headgate-rules/v1","thresholds":{"performance":{"api_p95_s_max":1.5,"cache_hit_rate_min":0.7}},"min_samples":{"performance":{"api_p95_s":200}},` +
-		`"comparisons":{"performance":{"api_p95_ratio":{"max":1.2,"min_samples":100}}}}`
+		`"comparisons":{"performance":{"api_p95_ratio":{"max":1.2,"min_samples":100,"floor_s":0.5}}}}`
 	p := &all[1]
 	p.Rules.Digest = s.put(rules)
 	p.Thresholds["api_p95_ratio_max"] = 1.2
-	p.Values["candidate_api_p95_s"], p.Values["baseline_api_p95_s"], p.Values["api_p95_ratio"] = 0.6, 0.5, 1.2
+	p.Values["candidate_api_p95_s"], p.Values["baseline_api_p95_s"], p.Values["api_p95_ratio"] = 0.6, 0.4, 1.2
 	p.Checks = append(p.Checks, evidence.Check{
 		Name: "api_p95_ratio", Code: "API_P95_RATIO_HIGH", Value: 1.2, Threshold: 1.2, Op: "<=", Unit: "1",
 		Samples: ptr(int64(300)), MinSamples: 100, Window: "10m", Distance: ptr(0.0), Verdict: headgate.Pass,
@@ -137,7 +137,7 @@ func TestIndependentVerifier(t *testing.T) {
 		{"forged by the server", liar.bundle(r, fork), nil, 1, []string{"CHECKPOINT_FORKED", "VERDICT_FORGED", "THRESHOLD_SWAPPED", "gate security is recorded as fail", "gate cost shows tool runs as []", "OUTCOME_UNSUPPORTED"}},
 		{"a rule in CEL", ownRules.bundle(r, nil), ownRules.checkpoint(), 3, []string{"NOT_JUDGED_AGAIN " + fourth + ": rule search_p95", "ok: 8 statements"}},
 		{"a comparison", comparing.bundle(r, nil), comparing.checkpoint(), 0, []string{"ok: 8 statements"}},
-		{"a comparison's number forged", slower.bundle(r, nil), slower.checkpoint(), 1, []string{"VERDICT_FORGED " + fourth + ": check api_p95_ratio has the value 1.1, which does not follow from 0.6 and 0.5"}},
+		{"a comparison's number forged", slower.bundle(r, nil), slower.checkpoint(), 1, []string{"VERDICT_FORGED " + fourth + ": check api_p95_ratio has the value 1.1, which does not follow from 0.6 and 0.4"}},
 		{"a comparison left out", unasked.bundle(r, nil), unasked.checkpoint(), 1, []string{"gate performance lacks the check api_p95_ratio", "THRESHOLD_SWAPPED " + fourth}},
 		{"not a bundle", []byte("hello"), nil, 2, []string{"BUNDLE_UNREADABLE"}},
 	}
@@ -145,17 +145,17 @@ func TestIndependentVerifier(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
-			path, checkpoint := filepath.Join(dir, "bundle.zip"), filepath.Join(dir, "checkpoint")
+			path, checkpoint, keyFile := filepath.Join(dir, "bundle.zip"), filepath.Join(dir, "checkpoint"), filepath.Join(dir, "keys")
 			if tt.kept == nil {
 				tt.kept = kept
 			}
-			for name, content := range map[string][]byte{path: tt.bundle, checkpoint: tt.kept} {
+			for name, content := range map[string][]byte{path: tt.bundle, checkpoint: tt.kept, keyFile: []byte(keys.Current().String() + "\n")} {
 				if err := os.WriteFile(name, content, 0o600); err != nil {
 					t.Fatal(err)
 				}
 			}
 			out, err := exec.CommandContext(t.Context(), python, filepath.Join("..", "examples", "verifier", "verify.py"), //nolint:gosec // our own script
-				path, "--key", keys.Current().String(), "--checkpoint", checkpoint).CombinedOutput()
+				path, "--key", keyFile, "--checkpoint", checkpoint).CombinedOutput()
 			var exit *exec.ExitError
 			status := 0
 			if errors.As(err, &exit) {

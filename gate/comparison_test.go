@@ -77,3 +77,32 @@ comparisons:
 		t.Error("the comparison was judged without its metrics")
 	}
 }
+
+// Below the floor all latencies are alike.
+func TestNobodyComparesLatenciesBelowTheFloor(t *testing.T) {
+	t.Parallel()
+	rules := parse(t, `comparisons: {performance: {api_p95_ratio: {max: 1.2, min_samples: 1, floor_s: 0.01}}}`)
+	for _, tt := range []struct {
+		candidate, baseline, ratio float64
+		verdict                    headgate.Verdict
+	}{
+		{0.009, 0.005, 1, headgate.Pass},
+		{0.012, 0.005, 1.2, headgate.Pass},
+		{0.013, 0.005, 1.3, headgate.Fail},
+		{0.005, 0.02, 0.5, headgate.Pass},
+		{0.024, 0.02, 1.2, headgate.Pass},
+	} {
+		in := gate.Input{DatasetID: "d", Metrics: good(headgate.GatePerformance), Origins: map[string]gate.Origin{}}
+		one := int64(1)
+		for name, v := range map[string]float64{"candidate_api_p95_s": tt.candidate, "baseline_api_p95_s": tt.baseline} {
+			in.Metrics[name], in.Origins[name] = v, gate.Origin{Samples: &one}
+		}
+		res, err := gate.Evaluate(rules, headgate.GatePerformance, in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res.Verdict != tt.verdict || res.Values["api_p95_ratio"] != tt.ratio {
+			t.Errorf("%v against %v: %s, %v; want %s, %v", tt.candidate, tt.baseline, res.Verdict, res.Values["api_p95_ratio"], tt.verdict, tt.ratio)
+		}
+	}
+}

@@ -85,7 +85,8 @@ func (m metrics) mayBeAbsent(name string) bool {
 	return o.Broken != "" || o.Samples != nil && *o.Samples == 0
 }
 
-// compute compares the candidate's number with the baseline's.
+// compute compares the candidate's number with the baseline's; in a ratio
+// neither counts as less than the floor.
 func (m *metrics) compute(cr criterion, p *problems) {
 	both := cr.inputs
 	candidate, okCandidate := m.flat[both[0]].(float64)
@@ -93,10 +94,12 @@ func (m *metrics) compute(cr criterion, p *problems) {
 	if !okCandidate || !okBase {
 		return
 	}
-	exact := fraction(candidate)
+	var exact *big.Rat
 	if cr.kind == ratio {
-		exact.Quo(exact, fraction(base))
+		exact = fraction(max(candidate, cr.floor))
+		exact.Quo(exact, fraction(max(base, cr.floor)))
 	} else {
+		exact = fraction(candidate)
 		exact.Sub(exact, fraction(base))
 	}
 	f, _ := exact.Float64()

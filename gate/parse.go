@@ -199,6 +199,13 @@ func (p *parser) comparison(g headgate.Gate, m measure, n *yaml.Node, path strin
 			c.Max, _ = p.number(k, v, field)
 		},
 		"min_samples": p.whole(&c.MinSamples, 1),
+		"floor_s": func(v *yaml.Node, field string) {
+			if m.kind != ratio {
+				p.failf(v, field, "is for a ratio of durations only")
+				return
+			}
+			c.Floor, _ = p.number(amount, v, field)
+		},
 	})
 	for _, name := range []string{"max", "min_samples"} {
 		if n.Kind == yaml.MappingNode && !has(n, name) {

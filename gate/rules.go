@@ -34,6 +34,7 @@ type criterion struct {
 	inputs       []string // the request metrics on which it rests
 	threshold    any      // nil for an input of another
 	minSamples   int64
+	floor        float64 // of the inputs of a ratio
 }
 
 // body is the canonical form: everything written out, defaults included.
@@ -57,6 +58,9 @@ type body struct {
 type comparison struct {
 	Max        float64 `json:"max"`
 	MinSamples int64   `json:"min_samples"`
+	// Floor is a duration in seconds up to which all are alike, for a ratio of
+	// durations.
+	Floor float64 `json:"floor_s,omitempty"`
 }
 
 // rule is one of a service's own: a CEL expression that must be true.
@@ -100,7 +104,7 @@ func seal(b body, programs []cel.Program) RuleSet {
 	r := RuleSet{body: b, programs: programs, criteria: map[headgate.Gate][]criterion{}}
 	for g := range catalogue {
 		for _, m := range r.measures(g) {
-			c := criterion{measure: m, value: m.flat(), limit: m.threshold(), inputs: m.inputs()}
+			c := criterion{measure: m, value: m.flat(), limit: m.threshold(), inputs: m.inputs(), floor: r.body.Comparisons[g][m.name].Floor}
 			if m.code != "" {
 				c.threshold, c.minSamples = r.limit(g, m)
 			}
@@ -255,6 +259,14 @@ func diffCompared(g headgate.Gate, old, next map[string]comparison) []Change {
 				out = append(out, Change{g, m.threshold(), fmt.Sprint(from.Max), fmt.Sprint(to.Max), why, looser})
 			}
 			out = append(out, diffSamples(g, m, from.MinSamples, to.MinSamples)...)
+			if from.Floor != to.Floor {
+				// Beside a maximum below 1, being alike is a fault.
+				why, looser := "less counts as alike", to.Max < 1
+				if to.Floor > from.Floor {
+					why, looser = "more counts as alike", true
+				}
+				out = append(out, Change{g, m.flat() + "_floor_s", fmt.Sprint(from.Floor), fmt.Sprint(to.Floor), why, looser})
+			}
 		}
 	}
 	return out

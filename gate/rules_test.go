@@ -65,6 +65,7 @@ func TestDigestIgnoresSpellingAndSeesMeaning(t *testing.T) {
 		"min_samples: {performance: {api_p95_s: 1}}",
 		"rules: [{name: a, gate: cost, code: A, expr: 'true'}]",
 		"comparisons: {performance: {api_p95_ratio: {max: 1.2, min_samples: 200}}}",
+		"comparisons: {performance: {api_p95_ratio: {max: 1.2, min_samples: 200, floor_s: 0.01}}}",
 	} {
 		if parse(t, src).Digest() == base {
 			t.Errorf("%s does not change the digest", src)
@@ -93,6 +94,8 @@ func TestRuleFileErrorsNameFileLineAndField(t *testing.T) {
 		{"negative samples", header + "min_samples:\n  cost:\n    degrade_availability: -1", "rules.yaml:7: min_samples.cost.degrade_availability: must be a whole number"},
 		{"comparison of what nobody compares", header + "comparisons:\n  performance:\n    cache_hit_rate: {max: 1, min_samples: 1}", "rules.yaml:7: comparisons.performance.cache_hit_rate: unknown field; known here: api_error_rate_increase, api_p95_ratio"},
 		{"comparison without samples", header + "comparisons:\n  performance:\n    api_p95_ratio: {max: 1.2}", "rules.yaml:7: comparisons.performance.api_p95_ratio.min_samples: is required"},
+		{"floor of what is no duration", header + "comparisons:\n  performance:\n    api_error_rate_increase: {max: 0.01, min_samples: 1, floor_s: 0.01}",
+			"rules.yaml:7: comparisons.performance.api_error_rate_increase.floor_s: is for a ratio of durations only"},
 		{"comparison on none", header + "comparisons:\n  performance:\n    api_p95_ratio: {max: 1.2, min_samples: 0}", "comparisons.performance.api_p95_ratio.min_samples: must be a whole number from 1"},
 		{"comparison out of range", header + "comparisons:\n  performance:\n    api_error_rate_increase: {max: 1.2, min_samples: 1}", "comparisons.performance.api_error_rate_increase.max: must be between 0 and 1"},
 		{"alias", header + "thresholds: &x\n  cost: *x", "rules.yaml:6: thresholds.cost: must be a mapping"},
@@ -182,6 +185,10 @@ func TestComparisonsLoosen(t *testing.T) {
 		{"gone", compare, "", []string{"api_p95_ratio_max"}},
 		{"the same", compare, compare, nil},
 		{"higher maximum", compare, strings.Replace(compare, "1.2", "1.3", 1), []string{"api_p95_ratio_max"}},
+		{"higher floor", compare, strings.Replace(compare, "200", "200, floor_s: 0.01", 1), []string{"api_p95_ratio_floor_s"}},
+		{"lower floor", strings.Replace(compare, "200", "200, floor_s: 0.01", 1), compare, nil},
+		{"lower floor where the candidate has to be faster", strings.Replace(compare, "1.2, min_samples: 200", "0.9, min_samples: 200, floor_s: 0.01", 1),
+			strings.Replace(compare, "1.2", "0.9", 1), []string{"api_p95_ratio_floor_s"}},
 		{"stricter", compare, strings.NewReplacer("1.2", "1.1", "200", "300").Replace(compare), nil},
 		{"fewer samples", compare, strings.Replace(compare, "200", "199", 1), []string{"api_p95_ratio"}},
 	} {

@@ -46,11 +46,19 @@ func NewRedactor(extra ...string) (*Redactor, error) {
 	return r, nil
 }
 
-// Logs redacts ld in place. It returns the number of secrets found per
-// source; a source that sent records without any is there with zero, because
-// "looked and found nothing" is not "never looked".
-func (r *Redactor) Logs(ld plog.Logs) map[Source]int64 {
-	found := make(map[Source]int64)
+// Search is what was looked through, and what was found.
+type Search struct {
+	Items int64 // log records or spans
+	Hits  int64 // secrets in them
+}
+
+func (s Search) plus(items, hits int64) Search { return Search{s.Items + items, s.Hits + hits} }
+
+// Logs redacts ld in place. It returns what was searched and found per source;
+// a source that sent records without any secret is there too, because "looked
+// and found nothing" is not "never looked".
+func (r *Redactor) Logs(ld plog.Logs) map[Source]Search {
+	found := make(map[Source]Search)
 	for _, rl := range ld.ResourceLogs().All() {
 		src := SourceOf(rl.Resource())
 		hits := r.attributes(rl.Resource().Attributes())
@@ -58,19 +66,20 @@ func (r *Redactor) Logs(ld plog.Logs) map[Source]int64 {
 			hits += r.attributes(sl.Scope().Attributes())
 			for _, rec := range sl.LogRecords().All() {
 				n := r.value("", rec.Body()) + r.attributes(rec.Attributes())
-				found[src.withTenant(rec.Attributes())] += n
+				of := src.withTenant(rec.Attributes())
+				found[of] = found[of].plus(1, n)
 			}
 		}
 		if hits > 0 {
-			found[src] += hits
+			found[src] = found[src].plus(0, hits)
 		}
 	}
 	return found
 }
 
 // Traces redacts td in place; see [Redactor.Logs].
-func (r *Redactor) Traces(td ptrace.Traces) map[Source]int64 {
-	found := make(map[Source]int64)
+func (r *Redactor) Traces(td ptrace.Traces) map[Source]Search {
+	found := make(map[Source]Search)
 	for _, rs := range td.ResourceSpans().All() {
 		src := SourceOf(rs.Resource())
 		hits := r.attributes(rs.Resource().Attributes())
@@ -78,11 +87,12 @@ func (r *Redactor) Traces(td ptrace.Traces) map[Source]int64 {
 			hits += r.attributes(ss.Scope().Attributes())
 			for _, span := range ss.Spans().All() {
 				n := r.span(span)
-				found[src.withTenant(span.Attributes())] += n
+				of := src.withTenant(span.Attributes())
+				found[of] = found[of].plus(1, n)
 			}
 		}
 		if hits > 0 {
-			found[src] += hits
+			found[src] = found[src].plus(0, hits)
 		}
 	}
 	return found

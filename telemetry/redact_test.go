@@ -30,9 +30,9 @@ func logs(body string, attrs map[string]any) (plog.Logs, plog.LogRecord) {
 	return ld, rec
 }
 
-func total(found map[telemetry.Source]int64) (n int64) {
-	for _, c := range found {
-		n += c
+func total(found map[telemetry.Source]telemetry.Search) (n int64) {
+	for _, s := range found {
+		n += s.Hits
 	}
 	return n
 }
@@ -102,7 +102,7 @@ func TestSecretAttributesAreRedactedByName(t *testing.T) {
 	})
 	found := r.Logs(ld)
 	want := telemetry.Source{Service: "bidding", Version: "v2", Tenant: "acme"}
-	if len(found) != 1 || found[want] != 3 {
+	if len(found) != 1 || found[want].Hits != 3 {
 		t.Errorf("found %v, want 3 for %v", found, want)
 	}
 	raw := rec.Attributes().AsRaw()
@@ -115,7 +115,7 @@ func TestCleanSourceIsReportedAsLookedAt(t *testing.T) {
 	t.Parallel()
 	ld, _ := logs("fine", nil)
 	found := redactor(t).Logs(ld)
-	if n, ok := found[telemetry.Source{Service: "bidding", Version: "v2"}]; !ok || n != 0 {
+	if n, ok := found[telemetry.Source{Service: "bidding", Version: "v2"}]; !ok || n != (telemetry.Search{Items: 1}) {
 		t.Errorf("found %v, want the source with zero", found)
 	}
 }

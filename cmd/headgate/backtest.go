@@ -41,18 +41,10 @@ func newRulesBacktestCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			cl, err := a.connect(n)
-			if err != nil {
-				return err
-			}
-			t, err := cl.BacktestRules(c.Context(), service, src, back)
-			if err != nil {
-				return err
-			}
-			if output == outputJSON {
-				return writeJSON(a.stdout, t)
-			}
-			return a.showBacktest(t, since)
+			_, err = ask(a, n, output, func(cl *client.Client) (client.Backtest, error) {
+				return cl.BacktestRules(c.Context(), service, src, back)
+			}, func(t client.Backtest) error { return a.showBacktest(t, since) })
+			return err
 		},
 	}
 	n.flags(c.Flags())
@@ -69,18 +61,10 @@ func (a *app) backtestAlerts(c *cobra.Command, n connection, service, path strin
 	if err != nil {
 		return headgate.Invalidf("the alert file cannot be read: %w", err)
 	}
-	cl, err := a.connect(n)
-	if err != nil {
-		return err
-	}
-	t, err := cl.BacktestAlerts(c.Context(), service, src, back)
-	if err != nil {
-		return err
-	}
-	if output == outputJSON {
-		return writeJSON(a.stdout, t)
-	}
-	return a.showAlertBacktest(t)
+	_, err = ask(a, n, output, func(cl *client.Client) (client.AlertBacktest, error) {
+		return cl.BacktestAlerts(c.Context(), service, src, back)
+	}, a.showAlertBacktest)
+	return err
 }
 
 func (a *app) showAlertBacktest(t client.AlertBacktest) error {

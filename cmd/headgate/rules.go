@@ -86,8 +86,10 @@ func (a *app) showRules(r client.RuleChange) error {
 		Comparisons map[headgate.Gate]map[string]struct {
 			Max        float64 `json:"max"`
 			MinSamples int64   `json:"min_samples"`
+			Floor      float64 `json:"floor_s"`
 		} `json:"comparisons"`
-		Rules []struct {
+		Accept map[headgate.Gate][]string `json:"accept_tool_codes"`
+		Rules  []struct {
 			Name string        `json:"name"`
 			Gate headgate.Gate `json:"gate"`
 			Expr string        `json:"expr"`
@@ -108,7 +110,14 @@ func (a *app) showRules(r client.RuleChange) error {
 	for _, g := range headgate.GateD() {
 		for _, name := range sortedKeys(doc.Comparisons[g]) {
 			c := doc.Comparisons[g][name]
-			rows = append(rows, []string{string(g), name + "_max", figure(c.Max), strconv.FormatInt(c.MinSamples, 10)})
+			limit := figure(c.Max)
+			if c.Floor > 0 {
+				limit += fmt.Sprintf(", all below %s s alike", figure(c.Floor))
+			}
+			rows = append(rows, []string{string(g), name + "_max", limit, strconv.FormatInt(c.MinSamples, 10)})
+		}
+		for _, code := range doc.Accept[g] {
+			rows = append(rows, []string{string(g), code, "ACCEPTED", ""})
 		}
 	}
 	for _, own := range doc.Rules {

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Verify a Headgate bundle without Headgate.
 
-    verify.py BUNDLE.zip [--key NAME+HASH+BASE64]... [--checkpoint FILE]
+    verify.py BUNDLE.zip [--key NAME+HASH+BASE64|FILE]... [--checkpoint FILE]
 
 Needs Python 3.9 and its standard library. Written from docs/bundle-format.md
 alone, so that nobody has to take Headgate's word for Headgate's evidence. It
@@ -17,6 +17,7 @@ import datetime
 import hashlib
 import json
 import math
+import os
 import struct
 import sys
 import zipfile
@@ -120,11 +121,12 @@ def roots_from_consistency(proof, old, new, old_root, whole=True):
 PREDICATE = "https://headgate.dev/attestation/"
 GATE_D = ("quality", "performance", "security", "cost")
 
-# What follows from two values: the candidate's over, or less, the baseline's.
+# What follows from two values: the candidate's over, or less, the baseline's. In a
+# ratio no value counts as less than the rule set's floor.
 COMPUTED = {
-    "task_cost_p95_ratio": ("task_cost_p95", "baseline_task_cost_p95", lambda a, b: a / b),
-    "api_p95_ratio": ("candidate_api_p95_s", "baseline_api_p95_s", lambda a, b: a / b),
-    "api_error_rate_increase": ("candidate_api_error_rate", "baseline_api_error_rate", lambda a, b: a - b),
+    "task_cost_p95_ratio": ("task_cost_p95", "baseline_task_cost_p95", lambda a, b, floor: a / b),
+    "api_p95_ratio": ("candidate_api_p95_s", "baseline_api_p95_s", lambda a, b, floor: max(a, floor) / max(b, floor)),
+    "api_error_rate_increase": ("candidate_api_error_rate", "baseline_api_error_rate", lambda a, b, floor: a - b),
 }
 
 
@@ -468,12 +470,13 @@ class Verification:
             self.find("VERDICT_FORGED", name, f"gate {d['gate']} is recorded as {d['verdict']}, its checks give {verdicts}")
         if len(d["failed_checks"]) != len([v for v in verdicts if v != "pass"]):
             self.find("VERDICT_FORGED", name, f"gate {d['gate']} lists {d['failed_checks']}, its checks give {verdicts}")
-        for c in d["checks"]:
-            self.check_check(name, d, c)
         raw = self.members.get("blobs/sha256/" + d["rules"]["digest"].split(":")[-1])
         rules = document(raw) if raw else {}
         if not spelled(rules):
             self.find("MEMBER_INVALID", "blobs/sha256/" + d["rules"]["digest"].split(":")[-1], "the rule set can be read in more than one way")
+        for c in d["checks"]:
+            compared = rules.get("comparisons", {}).get(d["gate"], {}).get(c["name"], {})
+            self.check_check(name, d, c, compared.get("floor_s", 0))
         thresholds = dict(rules.get("thresholds", {}).get(d["gate"], {}))
         least = dict(rules.get("min_samples", {}).get(d["gate"], {}))
         for check, limit in rules.get("comparisons", {}).get(d["gate"], {}).items():
@@ -500,7 +503,7 @@ class Verification:
         if got != want:
             self.find("VERDICT_FORGED", name, f"gate {d['gate']} shows tool runs as {got}, its request and its rules give {want}")
 
-    def check_check(self, name, d, c):
+    def check_check(self, name, d, c, floor):
         value, limit, op = c["value"], c["threshold"], c["op"]
         if op == "cel":
             self.unjudged.append(self.line("NOT_JUDGED_AGAIN", name, f"rule {c['name']} of gate {d['gate']} is written in CEL; recorded as {c['verdict']}"))
@@ -518,7 +521,7 @@ class Verification:
         if c["name"] in COMPUTED and value is not None:
             candidate, baseline, compute = COMPUTED[c["name"]]
             both = d["values"].get(candidate), d["values"].get(baseline)
-            if None not in both and abs(compute(*both) - value) > 1e-9 * max(1, abs(value)):
+            if None not in both and abs(compute(*both, floor) - value) > 1e-9 * max(1, abs(value)):
                 self.find("VERDICT_FORGED", name, f"check {c['name']} has the value {value}, which does not follow from {both[0]} and {both[1]}")
         few = c["min_samples"] > 0 and (c["samples"] is None or c["samples"] < c["min_samples"])
         if c["verdict"] == "pass" and (not holds or few) or c["verdict"] == "fail" and holds:
@@ -539,16 +542,29 @@ def read(path):
         return {i.filename: bundle.read(i) for i in infos}
 
 
+def trusted(given):
+    """The keys given as text, or as files with one key per line."""
+    for text in given:
+        if os.path.exists(text):
+            with open(text) as file:
+                text = file.read()
+        yield from (Key(line) for line in text.split())
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("bundle")
-    parser.add_argument("--key", action="append", default=[], help="a public key that you trust")
+    parser.add_argument("--key", action="append", default=[], help="a public key that you trust, or a file of them (repeatable)")
     parser.add_argument("--checkpoint", help="a file with a checkpoint that you kept")
     options = parser.parse_args()
     try:
+        keys = list(trusted(options.key))
+    except (OSError, ValueError) as problem:
+        parser.error(f"--key is neither a key, name+hash+base64, nor a file of keys: {problem}")
+    try:
         members = read(options.bundle)
         kept = open(options.checkpoint, "rb").read() if options.checkpoint else None
-        verification = Verification(members, [Key(k) for k in options.key])
+        verification = Verification(members, keys)
     except (OSError, ValueError, zipfile.BadZipFile) as problem:
         print(f"BUNDLE_UNREADABLE: {problem}")
         return 2

@@ -31,7 +31,7 @@ func readAll(r io.Reader, limit int64) (document, error) {
 		return document{}, headgate.Invalidf("the report cannot be read").Wrap(err)
 	}
 	if int64(len(raw)) > limit {
-		return document{}, headgate.Invalidf("the report is larger than %d bytes", limit)
+		return document{}, headgate.Invalidf("the report is larger than %d bytes; give the tool's summary in place of its raw output", limit)
 	}
 	d := document{raw: bytes.TrimSpace(bytes.TrimPrefix(raw, []byte("\xef\xbb\xbf")))}
 	if len(d.raw) == 0 {

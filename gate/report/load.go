@@ -2,6 +2,7 @@ package report
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -37,8 +38,7 @@ func isK6(d document) bool {
 
 func decodeK6(d document, _ Options) (content, error) {
 	if d.object == nil {
-		var any map[string]json.RawMessage
-		return nil, errors.Join(decodeJSON(d.raw, &any), errors.New("is not a k6 summary"))
+		return nil, cmp.Or(decodeJSON(d.raw, new(map[string]json.RawMessage)), errors.New("is not a k6 summary"))
 	}
 	k := k6{metrics: map[string]k6Metric{}}
 	var err error

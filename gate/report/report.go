@@ -194,8 +194,8 @@ func Redact(name string, r io.Reader, opts Options) ([]byte, error) {
 	return out, nil
 }
 
-// Detect names the format of a report. When none fits, or when the report is
-// too empty to tell, the error lists the known ones.
+// Detect names the format of a report. When none fits, or when the report says
+// too little to tell, the error lists the known ones.
 func Detect(r io.Reader) (string, error) {
 	doc, err := readAll(r, DefaultMaxBytes)
 	if err != nil {
@@ -206,8 +206,13 @@ func Detect(r io.Reader) (string, error) {
 			return f.name, nil
 		}
 	}
-	return "", headgate.Invalidf("the report's format is not recognised; name it, one of %s", strings.Join(Formats(), ", "))
+	if len(doc.raw) == 0 {
+		return "", errEmpty
+	}
+	return "", headgate.Invalidf("the report's format is not recognised; name it (on the command line with --format), one of %s", strings.Join(Formats(), ", "))
 }
+
+var errEmpty = headgate.Invalidf("the report is empty; did the tool that should have written it run to its end?")
 
 func open(name string, r io.Reader, opts Options) (content, error) {
 	i := slices.IndexFunc(formats, func(f format) bool { return f.name == name })
@@ -222,9 +227,12 @@ func open(name string, r io.Reader, opts Options) (content, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(doc.raw) == 0 {
+		return nil, errEmpty
+	}
 	c, err := formats[i].decode(doc, opts)
 	if err != nil {
-		return nil, headgate.Invalidf("%s report: %w", name, err)
+		return nil, headgate.Invalidf("%s report: %w; is it of this format, and did the tool write it to its end?", name, err)
 	}
 	return c, nil
 }

@@ -270,7 +270,7 @@ func TestBadReports(t *testing.T) {
 		{"no list", "gitleaks", `{"Secret":"demo_tok_x"}`, "list of leaks"},
 		{"text metric", "gate-metrics", `{"metrics":{"api_p95_s":"demo_tok_x"}}`, "metrics.api_p95_s: must be a number"},
 		{"huge metric", "gate-metrics", `{"metrics":{"api_p95_s":1e999}}`, "must be finite"},
-		{"empty", "deepeval", ``, "is not valid JSON"},
+		{"empty", "deepeval", ``, "the report is empty; did the tool"},
 		{"another document", "deepeval", `{}`, "testCases"},
 	}
 	for _, tt := range tests {
@@ -292,7 +292,10 @@ func TestBadReports(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
-	for _, text := range []string{"", "[]", "{}", "hello", "<html/>", "\xff\xfe"} {
+	if _, err := report.Detect(strings.NewReader(" \n")); err == nil || !strings.Contains(err.Error(), "the report is empty") {
+		t.Errorf("nothing: %v", err)
+	}
+	for _, text := range []string{"[]", "{}", "hello", "<html/>", "\xff\xfe"} {
 		if got, err := report.Detect(strings.NewReader(text)); err == nil || !strings.Contains(err.Error(), "one of cyclonedx") {
 			t.Errorf("Detect(%q) = %s, %v; want an error that lists the formats", text, got, err)
 		}

@@ -27,8 +27,8 @@ type found struct {
 	source telemetry.Source
 }
 
-type hits struct {
-	n     int64
+type searched struct {
+	telemetry.Search
 	since time.Time
 }
 
@@ -39,7 +39,7 @@ type counters struct {
 	received  map[string]int64
 	dropped   map[string]int64
 	lastSeen  map[version]time.Time
-	redaction map[found]hits
+	redaction map[found]searched
 	unkept    bool // redaction says more than the metric store has
 }
 
@@ -48,7 +48,7 @@ func (c *counters) start(now time.Time) {
 	c.received = make(map[string]int64)
 	c.dropped = make(map[string]int64)
 	c.lastSeen = make(map[version]time.Time)
-	c.redaction = make(map[found]hits)
+	c.redaction = make(map[found]searched)
 }
 
 func (c *counters) stored(signal string, total int64, rejected telemetry.Rejected, err error) {
@@ -80,10 +80,10 @@ func (c *counters) fresh(seen []version, now time.Time) {
 	}
 }
 
-func (c *counters) redacted(signal string, in map[telemetry.Source]int64, now time.Time) {
+func (c *counters) redacted(signal string, in map[telemetry.Source]telemetry.Search, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for source, n := range in {
+	for source, s := range in {
 		k := found{signal, source}
 		if _, known := c.redaction[k]; !known && len(c.redaction) >= maxSources {
 			k.source = telemetry.Source{}
@@ -93,8 +93,8 @@ func (c *counters) redacted(signal string, in map[telemetry.Source]int64, now ti
 			// Just before the first hit, so that the counter starts at zero.
 			h.since = now.Add(-time.Second)
 		}
-		c.unkept = c.unkept || !known || n > 0
-		h.n += n
+		c.unkept = c.unkept || !known || s.Hits > 0
+		h.Items, h.Hits = h.Items+s.Items, h.Hits+s.Hits
 		c.redaction[k] = h
 	}
 }
@@ -228,10 +228,14 @@ func (c *counters) hits(now time.Time) pmetric.Metrics {
 	c.unkept = false
 	for k, h := range c.redaction {
 		s := resource(md, k.source)
-		a := point(sum(s, "headgate.redaction.hits", "{hit}", "Secrets removed from what a service sent"), h.n, h.since, now)
-		a.PutStr("signal", k.signal)
-		if k.source.Tenant != "" {
-			a.PutStr(telemetry.AttrTenant, k.source.Tenant)
+		for _, a := range []pcommon.Map{
+			point(sum(s, "headgate.redaction.hits", "{hit}", "Secrets removed from what a service sent"), h.Hits, h.since, now),
+			point(sum(s, "headgate.redaction.searched", "{item}", "Log records and spans searched for secrets"), h.Items, h.since, now),
+		} {
+			a.PutStr("signal", k.signal)
+			if k.source.Tenant != "" {
+				a.PutStr(telemetry.AttrTenant, k.source.Tenant)
+			}
 		}
 	}
 	return md

@@ -32,6 +32,10 @@ func TestRedactionHitsCanBeQueried(t *testing.T) {
 		if v, ok := b.number(t, q); !ok || v != want {
 			t.Errorf("%s = %v, %v; want %v", q, v, ok, want)
 		}
+		q = strings.Replace(q, "hits", "searched", 1)
+		if v, ok := b.number(t, q); !ok || v != 1 {
+			t.Errorf("%s = %v, %v; want the one record", q, v, ok)
+		}
 	}
 	if v, ok := b.number(t, `increase(headgate_redaction_hits_total{service_version="v2"}[1m])`); !ok || v < 0.9 {
 		t.Errorf("increase = %v, %v; want the first hit to count", v, ok)
