@@ -9,9 +9,13 @@ package metrics
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/prometheus/promql"
@@ -78,7 +82,13 @@ func Open(dir string, o Options) (*Store, error) {
 	opts.OutOfOrderTimeWindow = cmp.Or(o.OutOfOrder, time.Minute).Milliseconds()
 	opts.WALCompression = compression.Snappy
 	opts.SeriesLifecycleCallback = s.tenants
+	if err := undoRepairs(dir); err != nil {
+		return nil, fmt.Errorf("restore the metric store's write-ahead log: %w", err)
+	}
 	db, err := tsdb.Open(dir, o.Logger, nil, opts, nil)
+	if errors.Is(err, syscall.ENOSPC) {
+		return nil, commitError(err)
+	}
 	if err != nil {
 		return nil, headgate.Errorf(headgate.CodeUnavailable, headgate.ClassPermanent,
 			"cannot open the metric store in %s; another process may have it open, or the folder is damaged or not writable", dir).Wrap(err)
@@ -97,6 +107,29 @@ func Open(dir string, o Options) (*Store, error) {
 		},
 	})
 	return s, nil
+}
+
+// undoRepairs puts back what a repair of the write-ahead log had set aside and
+// not written again when it was interrupted, by a kill or a full disk. The TSDB
+// would go on without it, and what it holds was acknowledged.
+func undoRepairs(dir string) error {
+	const suffix = ".repair"
+	for _, log := range []string{"wal", "wbl"} {
+		segments, err := filepath.Glob(filepath.Join(dir, log, "[0-9]*"))
+		if err != nil {
+			return err
+		}
+		for i, aside := range segments {
+			segment, ok := strings.CutSuffix(aside, suffix)
+			if !ok || i < len(segments)-1 {
+				continue // the repair would remove what was written since
+			}
+			if err := os.Rename(aside, segment); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // Close waits for running compactions and releases the directory.

@@ -184,3 +184,29 @@ func TestRetentionByTimeAndSize(t *testing.T) {
 		})
 	}
 }
+
+// TestInterruptedRepairLosesNothing: the process died, or the disk was full,
+// while the TSDB wrote a damaged segment of its log again.
+func TestInterruptedRepairLosesNothing(t *testing.T) {
+	t.Parallel()
+	dir, now := t.TempDir(), time.Now()
+	s, err := metrics.Open(dir, metrics.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustAppend(t, s, "", export("v1", now).counter("x", 4, nil))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	segment := filepath.Join(dir, "wal", "00000000")
+	if err := os.Rename(segment, segment+".repair"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(segment, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, dir, metrics.Options{})
+	if v, ok, err := s.Number(t.Context(), "x_total", now); err != nil || !ok || v != 4 {
+		t.Errorf("what was acknowledged is %v, %v, %v", v, ok, err)
+	}
+}
