@@ -166,15 +166,36 @@ func (k *Keyring) Rotate() (PublicKey, error) {
 			return PublicKey{}, storageError("write the new key", err)
 		}
 	}
-	old := k.current
 	k.current = next
 	k.public = append(k.public, next.public)
-	if old.private != nil {
-		if err := os.Remove(filepath.Join(k.dir, old.public.ID()+".key")); err != nil {
-			return next.public, storageError("remove the old private key; remove it by hand", err)
-		}
+	if err := k.destroyOld(); err != nil {
+		return next.public, err
 	}
 	return next.public, nil
+}
+
+// DestroyOld destroys every private key but the current one, as [Keyring.Rotate]
+// does at its end: one that was interrupted has left another.
+func (k *Keyring) DestroyOld() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.destroyOld()
+}
+
+func (k *Keyring) destroyOld() error {
+	paths, err := filepath.Glob(filepath.Join(k.dir, "*.key"))
+	if err != nil {
+		return storageError("list the private keys", err)
+	}
+	for _, path := range paths {
+		if filepath.Base(path) == k.current.public.ID()+".key" {
+			continue
+		}
+		if err := os.Remove(path); err != nil {
+			return storageError("remove an old private key; remove it by hand", err)
+		}
+	}
+	return nil
 }
 
 // Current returns the key that signs now.

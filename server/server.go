@@ -188,6 +188,9 @@ func (s *Server) newPlane(ctx context.Context, dir string) (*control.Plane, erro
 	if err != nil {
 		return nil, err
 	}
+	if err := s.finishRotation(ctx, keys); err != nil {
+		return nil, err
+	}
 	blobs, err := OpenBlobs(ctx, s.o.Settings, dir)
 	if err != nil {
 		return nil, err
@@ -201,6 +204,22 @@ func (s *Server) newPlane(ctx context.Context, dir string) (*control.Plane, erro
 		Dictionary: s.dict, Figures: s.metrics, Stories: stories{s.finders, s.events}, Freshness: s.freshness, Notify: s.notify,
 		Version: s.o.Version, Logger: s.o.Logger,
 	}), nil
+}
+
+// finishRotation ends a change of keys that was interrupted after the new one
+// was in use: the old private key goes, and the audit trail tells of it.
+func (s *Server) finishRotation(ctx context.Context, keys *evidence.Keyring) error {
+	if err := keys.DestroyOld(); err != nil {
+		return err
+	}
+	if len(keys.Public()) == 1 {
+		return nil
+	}
+	id := keys.Current().ID()
+	return s.db.Record(ctx, "key_rotated/"+id, headgate.Event{
+		Time: time.Now().UTC(), Kind: "key_rotated", Actor: "headgate serve", Reason: "found at the start; headgate keys rotate was interrupted",
+		Message: "key " + id + " signs now", Data: map[string]any{"key": keys.Current().String()},
+	})
 }
 
 // OpenBlobs opens the evidence files where the settings say: in a bucket, or in
