@@ -7,6 +7,9 @@ package api
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"reflect"
@@ -119,6 +122,8 @@ func (s *server) config() huma.Config {
 	c := huma.DefaultConfig("Headgate", s.Version)
 	c.Info.Description = "Release control plane: no evidence, no release."
 	c.Components.Schemas = huma.NewMapRegistry("#/components/schemas/", schemaName)
+	format := huma.Format{Marshal: huma.DefaultJSONFormat.Marshal, Unmarshal: unmarshal}
+	c.Formats = map[string]huma.Format{"application/json": format, "json": format}
 	c.CreateHooks = nil
 	c.DocsPath = ""
 	c.SchemasPath = ""
@@ -127,6 +132,16 @@ func (s *server) config() huma.Config {
 	c.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"bearer": {Type: "http", Scheme: "bearer"}}
 	c.Security = []map[string][]string{{"bearer": {}}}
 	return c
+}
+
+// unmarshal says of what has another type than documented where it is and what
+// is wanted, never what was sent.
+func unmarshal(data []byte, v any) error {
+	err := json.Unmarshal(data, v)
+	if mistyped, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && mistyped.Field != "" {
+		return fmt.Errorf("expected %s at %q", mistyped.Type.Kind(), mistyped.Field)
+	}
+	return err
 }
 
 func (s *server) register(a huma.API) {

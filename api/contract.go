@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"unicode/utf8"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -20,10 +21,17 @@ type gateRequest struct {
 	Metrics   map[string]any `json:"metrics" required:"true" doc:"The gate's metrics; see docs/gates.md."`
 }
 
+// maxReleaseID is the maxLength of every release_id.
+const maxReleaseID = 100
+
 func (s *server) registerGates(a huma.API) {
 	for _, g := range headgate.GateD() {
 		o := op(http.MethodPost, "/internal/"+string(g)+"-gates/evaluate", "evaluate-"+string(g)+"-gate", "Judge the "+string(g)+" gate")
+		o.SkipValidateBody = true // the judge looks at all of it, and reading it twice took longer than judging
 		huma.Register(a, o, func(ctx context.Context, in *bodyOf[gateRequest]) (*reply[gate.Result], error) {
+			if utf8.RuneCountInString(in.Body.ReleaseID) > maxReleaseID {
+				return answer(ctx, gate.Result{}, headgate.Invalidf("body.release_id: is longer than %d characters", maxReleaseID))
+			}
 			res, err := s.Plane.EvaluateGate(ctx, caller(ctx), g, control.GateRequest{
 				ReleaseID: in.Body.ReleaseID, DatasetID: in.Body.DatasetID, Metrics: in.Body.Metrics,
 			})

@@ -5,6 +5,7 @@ package server_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -130,10 +131,11 @@ func ask(client *http.Client, url, token string, body []byte) error {
 		return err
 	}
 	defer res.Body.Close()
-	answer, err := io.ReadAll(res.Body)
-	if err == nil && res.StatusCode != http.StatusOK {
-		err = fmt.Errorf("status %d: %.200s", res.StatusCode, answer)
+	if res.StatusCode != http.StatusOK {
+		answer, err := io.ReadAll(res.Body)
+		return errors.Join(err, fmt.Errorf("status %d: %.200s", res.StatusCode, answer))
 	}
+	_, err = io.Copy(io.Discard, res.Body)
 	return err
 }
 

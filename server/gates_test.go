@@ -139,6 +139,10 @@ func (w *world) gatesTakeMeasurementsOnly(t *testing.T) {
 		} {
 			w.refuse(t, "POST", path, body, 400, "REQ_VALIDATION_FAILED")
 		}
+		a := w.refuse(t, "POST", path, passing(gate).with("dataset_id", 70007), 400, "REQ_VALIDATION_FAILED")
+		if !strings.Contains(a.Error.Message, "dataset_id") || strings.Contains(a.Error.Message, "70007") {
+			t.Errorf("the error does not say what is mistyped, or quotes it: %+v", a.Error)
+		}
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -53,6 +54,13 @@ type Vitals struct {
 	ticks     metric.Float64Histogram
 	rollbacks metric.Float64Histogram
 	requests  metric.Float64Histogram
+	answers   sync.Map // the attributes of each answer that was ever given
+}
+
+// answer is how requests of a kind were answered. There are few.
+type answer struct {
+	method, route string
+	status        int
 }
 
 // New starts to export.
@@ -157,8 +165,13 @@ func (v *Vitals) Request(ctx context.Context, method, route string, status int, 
 		method = "_OTHER"
 	}
 	answered(ctx, method, route, status)
-	v.requests.Record(ctx, took.Seconds(), metric.WithAttributes(
-		attribute.String("http.request.method", method), attribute.String("http.route", route), attribute.Int("http.response.status_code", status)))
+	a := answer{method, route, status}
+	attributes, ok := v.answers.Load(a)
+	if !ok {
+		attributes, _ = v.answers.LoadOrStore(a, metric.WithAttributes(attribute.String("http.request.method", method),
+			attribute.String("http.route", route), attribute.Int("http.response.status_code", status)))
+	}
+	v.requests.Record(ctx, took.Seconds(), attributes.(metric.MeasurementOption))
 }
 
 // Stop exports once more and ends. It takes as long as ctx allows at most.
