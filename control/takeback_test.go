@@ -224,7 +224,7 @@ func (f *fixture) hangInReplay(t *testing.T, ctx context.Context) <-chan error {
 
 func (f *fixture) awaitEvent(t *testing.T, kind string) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !slices.Contains(f.kindsOf(t, "rel-1"), kind); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !slices.Contains(f.kindsOf(t, "rel-1"), kind); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("no %s in the trail: %v", kind, f.kindsOf(t, "rel-1"))
 		}

@@ -118,7 +118,7 @@ func setup(t *testing.T) (*instrument.Telemetry, *collector) {
 
 func flush(t *testing.T, tel *instrument.Telemetry) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := tel.Shutdown(ctx); err != nil {
 		t.Fatal(err)

@@ -514,7 +514,7 @@ func TestWaitHealthy(t *testing.T) {
 		}
 	}))
 	t.Cleanup(srv.Close)
-	if err := replay.WaitHealthy(t.Context(), srv.URL, 10*time.Second); err != nil {
+	if err := replay.WaitHealthy(t.Context(), srv.URL, time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	calls.Store(-1 << 30)

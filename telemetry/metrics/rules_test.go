@@ -40,7 +40,7 @@ groups:
 		t.Fatal(err)
 	}
 	srv := apiServer(t, s)
-	deadline := time.Now().Add(15 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		mu.Lock()
 		n := len(fired)
@@ -112,7 +112,7 @@ groups:
 				t.Errorf("%s fires", a.Name)
 			}
 			return a.Fired, activeAt(t, s, "Pending")
-		case <-time.After(30 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatal("nothing fires")
 			return
 		}

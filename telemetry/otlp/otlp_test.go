@@ -36,11 +36,12 @@ type sink struct {
 	logs   []plog.Logs
 	traces []ptrace.Traces
 	err    error
-	block  chan struct{} // when set, every append waits for it
+	block  chan struct{} // when set, logs take a value of it and wait until it is closed
 }
 
 func (s *sink) AppendLogs(_ context.Context, _ string, ld plog.Logs) (telemetry.Rejected, error) {
 	if s.block != nil {
+		<-s.block
 		<-s.block
 	}
 	s.mu.Lock()
@@ -108,7 +109,7 @@ func (b *bundle) stop(t testing.TB) {
 	if _, done := stopped.LoadOrStore(b, true); done {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := b.Stop(ctx); err != nil {
 		t.Error(err)

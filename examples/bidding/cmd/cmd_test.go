@@ -157,7 +157,7 @@ func TestProcessesOnOneFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	bid := d.Bids()[0]
 	for _, base := range []string{stable, candidate} {

@@ -63,7 +63,7 @@ func TestRetriesThenDeadLetterThenFailed(t *testing.T) {
 	ctx, stop := contextWithStop(t)
 	done := make(chan error, 1)
 	go func() { done <- w.Run(ctx) }()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		j, err := st.Job(t.Context(), "acme", job)
 		if err != nil {
