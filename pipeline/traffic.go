@@ -186,9 +186,11 @@ func (e *Engine) grant(ctx context.Context, r Record, now time.Time, want steeri
 	}
 	share := want.wanted(r)
 	switch granted := status.ReleaseID == r.ID; {
+	case status.Epoch > r.Epoch: // whether or not what it was told has lapsed
+		return e.startRollback(ctx, r, now, outdated(), "")
 	case granted && status.Share == 0:
 		return e.startRollback(ctx, r, now, lapsed(), "")
-	case status.Epoch > r.Epoch || granted && status.Share != share:
+	case granted && status.Share != share:
 		return e.startRollback(ctx, r, now, outdated(), "")
 	case !granted:
 		c.Record.State.Counts = counts

@@ -103,7 +103,7 @@ func TestHook(t *testing.T) {
 		_ = json.NewEncoder(w).Encode(map[string]any{"data": map[string]any{"version": version.Load()}})
 	}))
 	t.Cleanup(srv.Close)
-	h := Hook{URL: srv.URL + "/admin/{component}", Header: http.Header{"X-Key": {"k"}}, Timeout: 2 * time.Second}
+	h := Hook{URL: srv.URL + "/admin/{component}", Header: http.Header{"X-Key": {"k"}}, Timeout: time.Minute}
 
 	if err := h.Set(t.Context(), headgate.ModelConfig, "v1"); err != nil {
 		t.Fatal(err)

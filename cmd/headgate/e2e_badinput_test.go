@@ -28,7 +28,7 @@ func candidateNeverHealthy(t *testing.T, w *world) {
 	p.create(t, id, goodVersion)
 	p.report(t, id, headgate.StageBuild)
 	p.report(t, id, headgate.StageTest)
-	rel := p.awaitEnd(t, id, time.Minute)
+	rel := p.awaitEnd(t, id)
 	if rel.Outcome != headgate.Blocked || rel.StoppedAt != headgate.StageContract || !slices.Equal(rel.Reasons, []string{"CANDIDATE_UNHEALTHY"}) {
 		t.Errorf("%s at %s %v, want blocked at contract for CANDIDATE_UNHEALTHY", rel.Outcome, rel.StoppedAt, rel.Reasons)
 	}
@@ -40,24 +40,24 @@ func candidateNeverHealthy(t *testing.T, w *world) {
 // watch returns with what `headgate release watch` ends.
 func (p *plane) watch(t *testing.T, id string) int {
 	t.Helper()
-	return launch(t, p.clientEnv(), "release", "watch", id).wait(t, time.Minute)
+	return launch(t, p.clientEnv(), "release", "watch", id).wait(t)
 }
 
 func noTraffic(t *testing.T, w *world) {
 	const id = "rel-quiet"
 	p := newPlane(t, w, goodVersion, planeOptions{canary: []string{"ratio: 0.25", "duration: 10s", "max_duration: 20s"}})
 	p.toCanary(t, id, goodVersion)
-	rel := p.awaitVerdict(t, id, 30*time.Second, headgate.Insufficient)
+	rel := p.awaitVerdict(t, id, headgate.Insufficient)
 	if !strings.Contains(rel.Canary.Reason, "No request has reached the candidate") {
 		t.Errorf("without traffic the canary says %q", rel.Canary.Reason)
 	}
 	// With a little traffic it says how long that takes.
 	p.users = startUsers(t, "http://"+p.user, w.tokens, 8)
-	await(t, 30*time.Second, "the canary to say how long it takes", func() bool {
+	await(t, "the canary to say how long it takes", func() bool {
 		rel, ok := p.release(t, id)
 		return ok && rel.Canary != nil && strings.Contains(rel.Canary.Reason, "at this traffic it takes about")
 	})
-	rel = p.awaitEnd(t, id, time.Minute)
+	rel = p.awaitEnd(t, id)
 	if rel.Outcome != headgate.Inconclusive || !slices.Contains(rel.Reasons, pipeline.ReasonCanaryUndecided) {
 		t.Errorf("%s %v, want inconclusive for too little data", rel.Outcome, rel.Reasons)
 	}
@@ -102,39 +102,43 @@ func telemetryStops(t *testing.T, w *world) {
 	webhook := httptest.NewServer(alerts)
 	t.Cleanup(webhook.Close)
 	p := newPlane(t, w, goodVersion, planeOptions{
-		canary: []string{"ratio: 0.25", "duration: 28s", "max_duration: 180s"}, env: []string{"OBS_ALERT_WEBHOOK=" + webhook.URL}, rps: userRPS,
+		canary: []string{"ratio: 0.25", "duration: 8s", "max_duration: 10m"}, env: []string{"OBS_ALERT_WEBHOOK=" + webhook.URL}, rps: userRPS,
 	})
 	p.toCanary(t, id, goodVersion)
+	p.pause(t, id) // until telemetry has been missed
 	p.muted.Store("candidate")
-	rel := p.awaitVerdict(t, id, time.Minute, headgate.Broken)
+	rel := p.awaitVerdict(t, id, headgate.Broken)
 	if !strings.Contains(rel.Canary.Reason, "telemetry") {
 		t.Errorf("the canary says %q, not that telemetry has stopped", rel.Canary.Reason)
 	}
-	await(t, 20*time.Second, "somebody to be told", func() bool { return alerts.got("telemetry_broken firing") })
+	await(t, "somebody to be told", func() bool { return alerts.got("telemetry_broken firing") })
 	// It is held: users go on meeting the candidate, and nothing is decided.
+	p.resume(t, id)
+	resumed := time.Now()
 	for range 2 {
 		p.awaitTick(t, id)
 	}
-	if rel, _ := p.release(t, id); rel.Phase != "running" || rel.Share == 0 || time.Since(p.users.last(headgate.Candidate)) > 2*time.Second {
+	await(t, "users to go on meeting the candidate", func() bool { return p.users.last(headgate.Candidate).After(resumed) })
+	if rel, _ := p.release(t, id); rel.Phase != "running" || rel.Share == 0 {
 		t.Errorf("with broken telemetry the release is %s with share %v", rel.Phase, rel.Share)
 	}
 	p.muted.Store("")
-	rel = p.awaitEnd(t, id, 90*time.Second)
+	rel = p.awaitEnd(t, id)
 	if rel.Outcome != headgate.Promoted {
 		t.Errorf("%s %v", rel.Outcome, rel.Reasons)
 	}
-	await(t, 30*time.Second, "the alert to end", func() bool { return alerts.got("telemetry_broken resolved") })
+	await(t, "the alert to end", func() bool { return alerts.got("telemetry_broken resolved") })
 	p.check(t, id, headgate.Promoted)
 }
 
 func stoppedInCanary(t *testing.T, w *world) {
 	const id = "rel-stopped"
-	p := newPlane(t, w, goodVersion, planeOptions{canary: []string{"ratio: 0.25", "duration: 12s", "max_duration: 120s"}, rps: userRPS})
+	p := newPlane(t, w, goodVersion, planeOptions{canary: []string{"ratio: 0.25", "duration: 12s", "max_duration: 10m"}, rps: userRPS})
 	p.toCanary(t, id, goodVersion)
 	p.awaitTick(t, id)
-	p.serve.stop(t, 15*time.Second)
+	p.serve.stop(t)
 	p.start(t)
-	if rel := p.awaitEnd(t, id, time.Minute); rel.Outcome != headgate.Promoted {
+	if rel := p.awaitEnd(t, id); rel.Outcome != headgate.Promoted {
 		t.Errorf("%s %v", rel.Outcome, rel.Reasons)
 	}
 	p.noneFailed(t, time.Time{})
@@ -178,7 +182,7 @@ func cannotStart(t *testing.T, w *world) {
 			[]string{p.user, "in use"}},
 	} {
 		run := launch(t, nil, c.args...)
-		if code := run.wait(t, 30*time.Second); code != exitError {
+		if code := run.wait(t); code != exitError {
 			t.Errorf("%s: ended with %d, want %d", c.what, code, exitError)
 		}
 		said := run.stderr.String()
@@ -208,7 +212,7 @@ func diskFull(t *testing.T, w *world) {
 	})
 	const id = "rel-full-disk"
 	p := newPlane(t, w, goodVersion, planeOptions{
-		canary: []string{"ratio: 0.25", "duration: 10m", "max_duration: 20m"}, rps: userRPS, data: filepath.Join(disk, "data"),
+		canary: longCanary, rps: userRPS, lease: true, data: filepath.Join(disk, "data"),
 	})
 	p.toCanary(t, id, goodVersion)
 	p.awaitTick(t, id)
@@ -217,14 +221,14 @@ func diskFull(t *testing.T, w *world) {
 	filled := time.Now()
 	// What cannot be kept is refused with a reason, and not acknowledged.
 	var refused error
-	await(t, 20*time.Second, "a write to be refused", func() bool {
+	await(t, "a write to be refused", func() bool {
 		_, refused = p.client.CreateRelease(t.Context(), client.CreateRequest{ID: headgate.NewID("rel"), Version: goodVersion, Digest: "sha256:" + strings.Repeat("0", 64)})
 		return refused != nil
 	})
 	if e := headgate.AsError(refused); e.Code != headgate.CodeStorageFull {
 		t.Errorf("on a full disk a write is answered %s: %s", e.Code, e.Message)
 	}
-	await(t, time.Minute, "users to be on stable", func() bool { return time.Since(p.users.last(headgate.Candidate)) > 3*time.Second })
+	p.users.awaitStable(t)
 	if after := p.users.last(headgate.Candidate).Sub(filled); after > leaseBound+5*time.Second {
 		t.Errorf("users met the candidate for %s although nothing about it could be kept", after)
 	}

@@ -14,19 +14,19 @@ import (
 func behindAGateway(t *testing.T, w *world) {
 	const id = "rel-gateway"
 	gw := gatewaytest.NewGateway(t, gatewaytest.NewCluster(t))
-	p := newPlane(t, w, goodVersion, planeOptions{canary: []string{"ratio: 0.25", "duration: 10m", "max_duration: 20m"}, gateway: gw})
-	await(t, 20*time.Second, "the route to lead to the proxy", func() bool { return backends(t, gw) == "headgate-proxy" })
+	p := newPlane(t, w, goodVersion, planeOptions{canary: longCanary, gateway: gw})
+	await(t, "the route to lead to the proxy", func() bool { return backends(t, gw) == "headgate-proxy" })
 	p.users = startUsers(t, gw.URL, w.tokens, userRPS)
 	p.toCanary(t, id, goodVersion)
 	p.awaitTick(t, id)
 	if _, err := p.client.Rollback(t.Context(), id, "a test of the Gateway"); err != nil {
 		t.Fatal(err)
 	}
-	if rel := p.awaitEnd(t, id, time.Minute); rel.Outcome != headgate.RolledBack {
+	if rel := p.awaitEnd(t, id); rel.Outcome != headgate.RolledBack {
 		t.Errorf("the release ended %s: %v", rel.Outcome, rel.Reasons)
 	}
 	ended := time.Now()
-	await(t, 20*time.Second, "users of stable after the rollback", func() bool {
+	await(t, "users of stable after the rollback", func() bool {
 		n, _ := p.users.between(headgate.Stable, ended, time.Now())
 		return n > userRPS
 	})

@@ -23,14 +23,12 @@ func behindHAProxy(t *testing.T, w *world) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	p := newPlane(t, w, goodVersion, planeOptions{canary: []string{"ratio: 0.25", "duration: 10m", "max_duration: 20m"}, rps: userRPS, haproxy: dir})
+	p := newPlane(t, w, goodVersion, planeOptions{canary: longCanary, rps: userRPS, haproxy: dir})
 	p.toCanary(t, id, goodVersion)
 	p.awaitTick(t, id)
 	p.kill()
 	killed := time.Now()
-	await(t, 30*time.Second, "users to be on stable for two seconds", func() bool {
-		return time.Since(p.users.last(headgate.Candidate)) > 2*time.Second
-	})
+	p.users.awaitStable(t)
 	last := p.users.last(headgate.Candidate)
 	t.Logf("the last answer of the candidate came %.1f s after the kill", last.Sub(killed).Seconds())
 	if after := last.Sub(killed); after > leaseBound {
@@ -46,7 +44,7 @@ func behindHAProxy(t *testing.T, w *world) {
 func (p *plane) startHAProxy(t *testing.T) {
 	t.Helper()
 	write := launch(t, nil, "config", "haproxy", p.description)
-	if code := write.wait(t, time.Minute); code != exitPassed {
+	if code := write.wait(t); code != exitPassed {
 		t.Fatalf("config haproxy ended with %d: %s", code, write.stderr.String())
 	}
 	file := strings.TrimSpace(write.stdout.String())
@@ -59,7 +57,7 @@ func (p *plane) startHAProxy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	await(t, 10*time.Second, "HAProxy", func() bool {
+	await(t, "HAProxy", func() bool {
 		if run.ended() {
 			t.Fatalf("haproxy ended: %s", run.stderr.String())
 		}

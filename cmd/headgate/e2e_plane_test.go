@@ -42,6 +42,9 @@ func decode(r io.Reader, v any) error { return json.NewDecoder(r).Decode(v) }
 // machine's noise is no verdict on latency.
 const stableDelay = 15 * time.Millisecond
 
+// longCanary is one that a test ends.
+var longCanary = []string{"ratio: 0.25", "duration: 10m", "max_duration: 20m"}
+
 // planeOptions say what is particular about a scenario.
 type planeOptions struct {
 	canary []string // lines of the description's canary section
@@ -49,6 +52,9 @@ type planeOptions struct {
 	rps    float64  // of the users; 0 for none
 	data   string   // the data folder; empty for one of the scenario's own
 	sites  []site   // where a proxy each runs; empty for one beside the control plane
+	// lease says that the lease of a share is of interest. Otherwise it lasts
+	// for minutes, so that no restart on a slow machine outlasts it.
+	lease bool
 	// gateway is what users reach the proxy through, if anything.
 	gateway *gatewaytest.Gateway
 	// haproxy is the directory of a HAProxy that stands there instead of the
@@ -103,12 +109,15 @@ func newPlane(t *testing.T, w *world, version string, o planeOptions) *plane {
 	}
 	p.staging = newValve(t, w.staging[version], 0)
 	p.adminValve = newValve(t, "http://"+p.admin, 0)
+	if !o.lease {
+		p.adminValve.next = lengthenLease(p.adminValve.next)
+	}
 	p.hook = startValve(t, p.switches)
 	p.describe(t, version, o)
 	if err := os.WriteFile(p.tokenFile, []byte("proxy-secret\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p.router = proxy.NewClient("http://"+p.admin, "proxy-secret", nil)
+	p.router = proxy.NewClient("http://"+p.admin, "proxy-secret", &http.Client{Timeout: time.Minute})
 	w.planes.Store(p, "http://"+p.otlp)
 	t.Cleanup(func() { w.planes.Delete(p) })
 	t.Cleanup(func() { p.tell(t) })
@@ -125,6 +134,23 @@ func newPlane(t *testing.T, w *world, version string, o planeOptions) *plane {
 		p.users = startUsers(t, "http://"+p.user, w.tokens, o.rps)
 	}
 	return p
+}
+
+// lengthenLease changes the splits on their way to a proxy.
+func lengthenLease(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var s rollout.Split
+		if r.Method == http.MethodPut && decode(r.Body, &s) == nil {
+			s.TTL = 5 * time.Minute
+			body, err := json.Marshal(s)
+			if err != nil {
+				w.WriteHeader(http.StatusInternalServerError)
+				return
+			}
+			r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // tell shows what happened when a test has failed.
@@ -244,7 +270,7 @@ func (p *plane) release(t *testing.T, id string) (client.Release, bool) {
 func (p *plane) awaitStage(t *testing.T, id string, stage headgate.Stage) {
 	t.Helper()
 	var rel client.Release
-	await(t, time.Minute, fmt.Sprintf("stage %s", stage), func() bool {
+	await(t, fmt.Sprintf("stage %s", stage), func() bool {
 		var ok bool
 		if rel, ok = p.release(t, id); ok && rel.Done() && stage != rel.Stage {
 			t.Fatalf("waited for %s, but the release has ended: %s %v", stage, rel.Outcome, rel.Reasons)
@@ -254,10 +280,10 @@ func (p *plane) awaitStage(t *testing.T, id string, stage headgate.Stage) {
 }
 
 // awaitVerdict waits until the judge of the canary says v.
-func (p *plane) awaitVerdict(t *testing.T, id string, within time.Duration, v headgate.Verdict) client.Release {
+func (p *plane) awaitVerdict(t *testing.T, id string, v headgate.Verdict) client.Release {
 	t.Helper()
 	var rel client.Release
-	await(t, within, fmt.Sprintf("the canary's verdict %s", v), func() bool {
+	await(t, fmt.Sprintf("the canary's verdict %s", v), func() bool {
 		var ok bool
 		if rel, ok = p.release(t, id); ok && rel.Done() {
 			t.Fatalf("waited for verdict %s, but the release has ended: %s %v", v, rel.Outcome, rel.Reasons)
@@ -268,10 +294,10 @@ func (p *plane) awaitVerdict(t *testing.T, id string, within time.Duration, v he
 }
 
 // awaitEnd waits until a release has ended.
-func (p *plane) awaitEnd(t *testing.T, id string, within time.Duration) client.Release {
+func (p *plane) awaitEnd(t *testing.T, id string) client.Release {
 	t.Helper()
 	var rel client.Release
-	await(t, within, "the release to end", func() bool {
+	await(t, "the release to end", func() bool {
 		var ok bool
 		rel, ok = p.release(t, id)
 		return ok && rel.Done()
@@ -308,7 +334,7 @@ func (p *plane) runDataset(t *testing.T, version string) {
 	t.Helper()
 	run := launch(t, nil, "example", "bidding", "quality", "--tenant", "dingxin", "--target", p.w.staging[version],
 		"--tokens", filepath.Join(p.w.dir, "tokens.json"), "--out", filepath.Join(p.dir, "quality.json"))
-	if code := run.wait(t, time.Minute); code != 0 {
+	if code := run.wait(t); code != 0 {
 		t.Fatalf("the dataset run ended with %d: %s", code, run.stderr.String())
 	}
 }
@@ -343,7 +369,7 @@ func (p *plane) toCanary(t *testing.T, id, version string) {
 	p.addReports(t, id)
 	p.awaitStage(t, id, headgate.StageCanary)
 	if p.users != nil {
-		await(t, 20*time.Second, "a user to meet the candidate", func() bool { return !p.users.last(headgate.Candidate).IsZero() })
+		await(t, "a user to meet the candidate", func() bool { return !p.users.last(headgate.Candidate).IsZero() })
 	}
 }
 
@@ -359,7 +385,7 @@ func (p *plane) verify(t *testing.T, id string) {
 		t.Fatal(err)
 	}
 	run := launch(t, nil, "evidence", "verify", bundle)
-	if code := run.wait(t, time.Minute); code != exitPassed {
+	if code := run.wait(t); code != exitPassed {
 		t.Errorf("evidence verify ended with %d: %s%s", code, run.stdout.String(), run.stderr.String())
 	}
 }
@@ -368,7 +394,7 @@ func (p *plane) verify(t *testing.T, id string) {
 // would find it.
 func (p *plane) inspect(t *testing.T, look func(ctx context.Context, db *sqlite.DB)) {
 	t.Helper()
-	p.serve.stop(t, 15*time.Second)
+	p.serve.stop(t)
 	db, err := sqlite.Open(t.Context(), p.data)
 	if err != nil {
 		t.Fatal(err)

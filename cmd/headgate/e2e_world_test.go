@@ -29,13 +29,17 @@ import (
 // poll is how often a test looks again at what it waits for.
 const poll = 20 * time.Millisecond
 
+// patience is how long a test waits for what should come within seconds, on a
+// machine that is busy with other things. No assertion depends on it.
+const patience = 3 * time.Minute
+
 // await waits until ok; it never waits in the hope that something has happened.
-func await(t *testing.T, within time.Duration, what string, ok func() bool) {
+func await(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(within)
+	deadline := time.Now().Add(patience)
 	for !ok() {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited %s for %s", within, what)
+			t.Fatalf("waited %s for %s", patience, what)
 		}
 		time.Sleep(poll)
 	}
@@ -98,7 +102,7 @@ func launchCommand(t *testing.T, env []string, cmd *exec.Cmd) *program {
 func (p *program) ready(t *testing.T) string {
 	t.Helper()
 	var address string
-	await(t, 30*time.Second, "a process to be ready", func() bool {
+	await(t, "a process to be ready", func() bool {
 		if p.ended() {
 			t.Fatalf("%v ended: %s", p.cmd.Args[1:], p.stderr.String())
 		}
@@ -134,21 +138,21 @@ func (p *program) signal(t *testing.T, s syscall.Signal) {
 }
 
 // stop is SIGTERM; the process must end by itself, cleanly.
-func (p *program) stop(t *testing.T, within time.Duration) {
+func (p *program) stop(t *testing.T) {
 	t.Helper()
 	_ = p.cmd.Process.Signal(syscall.SIGTERM) // already gone is found below
-	if code := p.wait(t, within); code != exitPassed {
+	if code := p.wait(t); code != exitPassed {
 		t.Errorf("%v ended with %d after SIGTERM: %s", p.cmd.Args[1:2], code, p.stderr.String())
 	}
 }
 
 // wait returns the exit code.
-func (p *program) wait(t *testing.T, within time.Duration) int {
+func (p *program) wait(t *testing.T) int {
 	t.Helper()
 	select {
 	case <-p.done:
-	case <-time.After(within):
-		t.Fatalf("%v has not ended after %s: %s%s", p.cmd.Args[1:], within, p.stdout.String(), p.stderr.String())
+	case <-time.After(patience):
+		t.Fatalf("%v has not ended after %s: %s%s", p.cmd.Args[1:], patience, p.stdout.String(), p.stderr.String())
 	}
 	return p.cmd.ProcessState.ExitCode()
 }
@@ -330,16 +334,17 @@ func (v *valve) hold(after bool, match func(r *http.Request, body []byte) bool) 
 		t.Helper()
 		select {
 		case <-h.reached:
-		case <-time.After(time.Minute):
-			t.Fatal("waited a minute for the request to hold")
+		case <-time.After(patience):
+			t.Fatalf("waited %s for the request to hold", patience)
 		}
 	}
 	return reached, func() { v.rule.Store(nil); close(h.open) }
 }
 
-// answer is what a user got.
+// answer is what a user got who asked at a time: the router decided after it,
+// however late the answer was seen.
 type answer struct {
-	at     time.Time
+	asked  time.Time
 	route  string
 	status int
 }
@@ -357,7 +362,7 @@ func startUsers(t *testing.T, base string, tokens map[string]string, rps float64
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	t.Cleanup(func() { cancel(); wg.Wait() })
-	hc := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 24}}
+	hc := &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 24}}
 	work := make(chan struct{})
 	for range 24 {
 		wg.Go(func() {
@@ -394,16 +399,17 @@ func (u *users) ask(ctx context.Context, hc *http.Client, base string, tokens ma
 	req.Header.Set("Authorization", "Bearer "+tokens[tenant])
 	req.Header.Set("x-tenant-id", tenant)
 	req.Header.Set("x-session-id", fmt.Sprintf("s-%d", rand.IntN(500)))
+	asked := time.Now()
 	resp, err := hc.Do(req)
 	if err != nil {
 		if ctx.Err() == nil {
-			u.note(answer{at: time.Now()})
+			u.note(answer{asked: asked})
 		}
 		return
 	}
 	defer resp.Body.Close()
 	_, _ = io.Copy(io.Discard, resp.Body) // only the header counts
-	u.note(answer{time.Now(), resp.Header.Get(proxy.RouteHeader), resp.StatusCode})
+	u.note(answer{asked, resp.Header.Get(proxy.RouteHeader), resp.StatusCode})
 }
 
 func (u *users) note(a answer) {
@@ -412,13 +418,13 @@ func (u *users) note(a answer) {
 	u.all = append(u.all, a)
 }
 
-// between counts the answers of a route in a span of time, and those of them
-// that failed.
+// between counts what was asked in a span of time and answered by a route, and
+// what of it failed.
 func (u *users) between(route headgate.Arm, from, to time.Time) (n, failed int) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for _, a := range u.all {
-		if a.route != string(route) || a.at.Before(from) || a.at.After(to) {
+		if a.route != string(route) || a.asked.Before(from) || a.asked.After(to) {
 			continue
 		}
 		n++
@@ -429,16 +435,27 @@ func (u *users) between(route headgate.Arm, from, to time.Time) (n, failed int) 
 	return n, failed
 }
 
-// last is when a route last answered.
-func (u *users) last(route headgate.Arm) (at time.Time) {
+// last is when a user asked to whom a route answered, the latest.
+func (u *users) last(route headgate.Arm) (asked time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for _, a := range u.all {
-		if a.route == string(route) {
-			at = a.at
+		if a.route == string(route) && a.asked.After(asked) {
+			asked = a.asked
 		}
 	}
-	return at
+	return asked
+}
+
+// awaitStable waits until users have left the candidate: it answers none of two
+// hundred and was last seen three seconds ago, where it had a quarter of them.
+func (u *users) awaitStable(t *testing.T) {
+	t.Helper()
+	await(t, "users to be on stable", func() bool {
+		last := u.last(headgate.Candidate)
+		n, _ := u.between(headgate.Stable, last, time.Now())
+		return n > 200 && time.Since(last) > 3*time.Second
+	})
 }
 
 // switches keeps component values, as a service with a hook does, and counts

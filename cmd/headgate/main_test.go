@@ -4,7 +4,9 @@ package main
 
 import (
 	"errors"
+	"flag"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"testing"
 
@@ -12,6 +14,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	// The scenarios wait for leases, ticks and traffic most of the time.
+	_ = flag.Set("test.parallel", strconv.Itoa(max(3, runtime.GOMAXPROCS(0)))) // -parallel overrides it
 	testscript.Main(m, map[string]func(){"headgate": main})
 }
 
