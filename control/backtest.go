@@ -48,10 +48,10 @@ func (p *Plane) ended(ctx context.Context, who access.Identity, service string, 
 	if since <= 0 {
 		return nil, headgate.Invalidf("since must be a positive time, for example 90d")
 	}
-	all, err := p.o.Store.Releases(ctx, service, maxBacktest)
+	all, err := p.o.Store.Releases(ctx, service, maxBacktest, who.Tenants...)
 	from := p.o.Now().Add(-since)
 	return slices.DeleteFunc(all, func(rec pipeline.Record) bool {
-		return !rec.Done() || rec.UpdatedAt.Before(from) || !who.Sees(rec.TenantID) || rec.Outcome == headgate.Aborted
+		return !rec.Done() || rec.UpdatedAt.Before(from) || rec.Outcome == headgate.Aborted
 	}), err
 }
 

@@ -39,8 +39,9 @@ type Store interface {
 	RuleStore
 	QuarantineStore
 
-	// Releases returns the newest first, of one service or of all.
-	Releases(ctx context.Context, service string, limit int) ([]pipeline.Record, error)
+	// Releases returns the newest first, of one service or of all, and of some
+	// tenants or of all. What belongs to no tenant is everybody's.
+	Releases(ctx context.Context, service string, limit int, tenants ...string) ([]pipeline.Record, error)
 	// Record adds an event; a second one under the same key, unless that is
 	// empty, is the same event.
 	Record(ctx context.Context, key string, ev headgate.Event) error

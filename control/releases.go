@@ -292,15 +292,12 @@ func (p *Plane) Releases(ctx context.Context, who access.Identity, service strin
 	if limit <= 0 || limit > 1000 {
 		limit = 100
 	}
-	all, err := p.o.Store.Releases(ctx, service, limit)
+	all, err := p.o.Store.Releases(ctx, service, limit, who.Tenants...)
 	if err != nil {
 		return nil, err
 	}
 	out := []headgate.Release{}
 	for _, r := range all {
-		if !who.Sees(r.TenantID) {
-			continue
-		}
 		if r.Outcome == headgate.Promoted {
 			rollbacks, err := p.o.Store.Rollbacks(ctx, r.ID)
 			if err != nil {

@@ -131,11 +131,19 @@ func (db *DB) Release(ctx context.Context, id string) (pipeline.Record, error) {
 	return r, storeError(err)
 }
 
-// Releases returns the newest releases, newest first, of one service or of
-// all when service is empty.
-func (db *DB) Releases(ctx context.Context, service string, limit int) (out []pipeline.Record, err error) {
-	rows, err := db.r.QueryContext(ctx, `SELECT `+releaseColumns+` FROM releases WHERE ? IN ('', service)
-		ORDER BY created_at DESC, id LIMIT ?`, service, limit)
+// Releases returns the newest releases, newest first, of one service or of all
+// when service is empty, and of the tenants or of all when there are none. What
+// belongs to no tenant is everybody's.
+func (db *DB) Releases(ctx context.Context, service string, limit int, tenants ...string) (out []pipeline.Record, err error) {
+	where, args := `? IN ('', service)`, []any{service}
+	if len(tenants) > 0 {
+		where += ` AND COALESCE(json_extract(release, '$.tenant_id'), '') IN ('', ` + placeholders(len(tenants)) + `)`
+		for _, t := range tenants {
+			args = append(args, t)
+		}
+	}
+	rows, err := db.r.QueryContext(ctx, `SELECT `+releaseColumns+` FROM releases WHERE `+where+`
+		ORDER BY created_at DESC, id LIMIT ?`, append(args, limit)...)
 	if err != nil {
 		return nil, storeError(err)
 	}

@@ -379,24 +379,35 @@ func releasesAreNewestFirst(t *testing.T, s Store) {
 	other.Record.Service, other.Record.CreatedAt = "another", at.Add(time.Hour)
 	_, err := s.CreateRelease(t.Context(), other)
 	must(t, err)
+	for id, tenant := range map[string]string{"globex": "globex", "nobodys": ""} {
+		c := begin(t, s, id, digestA)
+		c.Record.TenantID, c.Record.CreatedAt = tenant, at.Add(-time.Hour)
+		_, err := s.CreateRelease(t.Context(), c)
+		must(t, err)
+	}
 	for _, tt := range []struct {
 		service string
 		limit   int
+		tenants []string
 		want    []string
 	}{
-		{"", 10, []string{"other", "rel-002", "rel-001", "rel-000"}},
-		{service, 10, []string{"rel-002", "rel-001", "rel-000"}},
-		{service, 1, []string{"rel-002"}},
-		{"nobody", 10, nil},
+		{"", 10, nil, []string{"other", "rel-002", "rel-001", "rel-000", "globex", "nobodys"}},
+		{service, 10, nil, []string{"rel-002", "rel-001", "rel-000", "globex", "nobodys"}},
+		{service, 1, nil, []string{"rel-002"}},
+		// The limit is of what a tenant may see, however much others have.
+		{"", 2, []string{"globex"}, []string{"globex", "nobodys"}},
+		{"", 10, []string{"globex", "initech"}, []string{"globex", "nobodys"}},
+		{service, 1, []string{"globex", "acme"}, []string{"rel-002"}},
+		{"nobody", 10, nil, nil},
 	} {
-		got, err := s.Releases(t.Context(), tt.service, tt.limit)
+		got, err := s.Releases(t.Context(), tt.service, tt.limit, tt.tenants...)
 		must(t, err)
 		var ids []string
 		for _, r := range got {
 			ids = append(ids, r.ID)
 		}
 		if !slices.Equal(ids, tt.want) {
-			t.Errorf("releases of %q: %v, want %v", tt.service, ids, tt.want)
+			t.Errorf("releases of %q and %v: %v, want %v", tt.service, tt.tenants, ids, tt.want)
 		}
 	}
 }
