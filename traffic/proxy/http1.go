@@ -314,7 +314,7 @@ func (p *Proxy) answerFailure(ctx *fasthttp.RequestCtx, d *decision, body *reque
 	if isTimeout(err) {
 		r.status, r.message = fasthttp.StatusGatewayTimeout, "the service took too long to answer; try again later"
 	}
-	p.cfg.Logger.Debug("backend did not answer", "arm", d.arm, "version", d.backend.Version, "err", err)
+	p.cfg.Logger.Debug("backend did not answer", "arm", d.arm, "version", d.backend.Version, "err", unquoted(err))
 	refuse(ctx, r)
 	ctx.Response.Header.Set(RouteHeader, string(d.arm))
 }

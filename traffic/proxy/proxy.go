@@ -176,7 +176,7 @@ func (p *Proxy) start() {
 		NoDefaultContentType:         true,
 		SecureErrorLogMessage:        true,
 		CloseOnShutdown:              true,
-		Logger:                       slog.NewLogLogger(p.cfg.Logger.Handler(), slog.LevelDebug),
+		Logger:                       connectionLog{p.cfg.Logger},
 	}
 	p.reverse = p.newReverseProxy()
 	p.slow = &http.Server{
