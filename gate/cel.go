@@ -3,9 +3,13 @@ package gate
 import (
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 
 	"cel.dev/cel-go/cel"
+	"cel.dev/cel-go/common/types"
+	"cel.dev/cel-go/common/types/ref"
+	"cel.dev/cel-go/interpreter"
 	"github.com/headgate/headgate"
 )
 
@@ -45,7 +49,34 @@ func compile(expr string) (cel.Program, error) {
 	if ast.OutputType() != cel.BoolType {
 		return nil, errors.New("must be a comparison that is true or false")
 	}
-	return env.Program(ast, cel.CostLimit(maxCost))
+	return env.Program(ast, cel.CostLimit(maxCost), cel.CustomDecoratorV2(calculateFinite))
+}
+
+// calculateFinite makes a calculation an error that comes to no finite number.
+// CEL divides by zero and gives infinity, which is above every threshold, or
+// NaN, which is never above one: either would be a pass.
+func calculateFinite(i interpreter.InterpretableV2) (interpreter.InterpretableV2, error) {
+	if call, ok := i.(interpreter.InterpretableCall); ok {
+		return finiteCall{call}, nil
+	}
+	return i, nil
+}
+
+type finiteCall struct{ interpreter.InterpretableCall }
+
+func (c finiteCall) Eval(a interpreter.Activation) ref.Val {
+	return finite(c.InterpretableCall.Eval(a))
+}
+
+func (c finiteCall) Exec(f *interpreter.ExecutionFrame) ref.Val {
+	return finite(c.InterpretableCall.Exec(f))
+}
+
+func finite(v ref.Val) ref.Val {
+	if d, ok := v.(types.Double); ok && (math.IsNaN(float64(d)) || math.IsInf(float64(d), 0)) {
+		return types.NewErr("no finite number")
+	}
+	return v
 }
 
 // judgeOwn adds what rules of one's own find.
@@ -63,13 +94,14 @@ func (r *Result) judgeOwn(rules RuleSet, in Input) {
 }
 
 // judge evaluates the rule. An expression that cannot be evaluated, because a
-// metric it names was not sent or because it costs too much, is broken.
+// metric it names was not sent, because it divides by zero or because it costs
+// too much, is broken.
 func (r rule) judge(program cel.Program, variables map[string]any) Check {
 	c := Check{Name: r.Name, Code: r.Code, Threshold: r.Expr, Op: "cel", Verdict: headgate.Broken}
 	out, _, err := program.Eval(variables)
 	if err != nil {
 		// The error's text may quote a metric.
-		c.Detail = "the rule cannot be evaluated: a metric that it names is missing or of another type, or it costs too much"
+		c.Detail = "the rule cannot be evaluated: a metric that it names is missing or of another type, it divides by zero, or it costs too much"
 		return c
 	}
 	ok, isBool := out.Value().(bool)

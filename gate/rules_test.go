@@ -138,6 +138,10 @@ func TestRulesOfOnesOwn(t *testing.T) {
 		{"whole numbers compare with fractions", "metrics.own.count == 3 && metrics.own.count < 3.5", 0, headgate.Pass},
 		{"metric not sent", "metrics.unheard_of < 1", 0, headgate.Broken},
 		{"not finite is not sent", "metrics.own.bad < 1.0 || metrics.own.bad >= 1.0", 0, headgate.Broken},
+		{"a share of nothing is above every threshold", "metrics.api_p95_s / (metrics.own.rate - metrics.own.rate) >= 0.9", 0, headgate.Broken},
+		{"nothing of nothing is not above one", "!((metrics.api_p95_s - metrics.api_p95_s) / (metrics.own.rate - metrics.own.rate) > 0.1)", 0, headgate.Broken},
+		{"more than a number can be", "metrics.api_p95_s * 1e308 * 10.0 >= 0.9", 0, headgate.Broken},
+		{"a share of something", "metrics.api_p95_s / metrics.own.rate >= 0.9", 0, headgate.Pass},
 		{"not a boolean", "metrics.api_p95_s", 0, headgate.Broken},
 		{"too expensive", strings.Repeat("[1,2,3,4,5,6,7,8,9].all(a, ", 6) + "true" + strings.Repeat(")", 6), 0, headgate.Broken},
 	}
