@@ -23,6 +23,13 @@ import (
 // maxAnswers bounds the series, labels and values of one answer.
 const maxAnswers = 10_000
 
+// maxAtOnce bounds the answers that are worked out at once, each of which may
+// load all of [Options.QuerySamples]; the others wait, at most so long.
+const (
+	maxAtOnce = 8
+	maxWait   = 10 * time.Second
+)
+
 // Enforce narrows a PromQL query to one tenant: every selector in it gains
 // tenant_id="tenant". What the query itself says of tenant_id can only narrow
 // further.
@@ -66,6 +73,17 @@ type answer func(r *http.Request, tenant string) (data any, err error)
 
 func handler(authorize func(*http.Request) (tenant string, err error), paths map[string]answer) http.Handler {
 	mux := http.NewServeMux()
+	turns := make(chan struct{}, maxAtOnce)
+	inTurn := func(r *http.Request, tenant string, answer answer) (any, error) {
+		select {
+		case turns <- struct{}{}:
+			defer func() { <-turns }()
+			return answer(r, tenant)
+		case <-r.Context().Done():
+		case <-time.After(maxWait):
+		}
+		return nil, headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient, "too many queries at once; ask again in a moment")
+	}
 	for path, answer := range paths {
 		h := func(w http.ResponseWriter, r *http.Request) {
 			tenant, err := authorize(r)
@@ -78,7 +96,7 @@ func handler(authorize func(*http.Request) (tenant string, err error), paths map
 				apiError(w, headgate.Invalidf("the form cannot be read"))
 				return
 			}
-			data, err := answer(r, tenant)
+			data, err := inTurn(r, tenant, answer)
 			if err != nil {
 				apiError(w, err)
 				return
