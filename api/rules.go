@@ -90,7 +90,7 @@ func (s *server) registerRules(a huma.API) {
 type overrideInput struct {
 	ID   string `path:"id" maxLength:"100"`
 	Body struct {
-		Gate     headgate.Gate `json:"gate" required:"true" enum:"quality,performance,security,cost,rollout,rollback,ops"`
+		Gate     headgate.Gate `json:"gate" required:"true" maxLength:"40" doc:"quality, performance, cost, rollout, rollback or ops; OVERRIDE_FORBIDDEN for security and replay."`
 		Reason   string        `json:"reason" required:"true" minLength:"1" maxLength:"1000"`
 		ExpiresS float64       `json:"expires_s" required:"true" exclusiveMinimum:"0" maximum:"86400" doc:"How long it lasts; the second person's may only shorten it."`
 	}

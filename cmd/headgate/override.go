@@ -16,7 +16,7 @@ import (
 func newReleaseOverrideCommand(a *app) *cobra.Command {
 	var n connection
 	var gateName, reason, output string
-	var expires time.Duration
+	var expires, wait time.Duration
 	c := &cobra.Command{
 		Use:   "override RELEASE --gate GATE --reason WHY --expires TIME",
 		Short: "Let a gate of a release pass for a time; it takes two people",
@@ -30,7 +30,9 @@ func newReleaseOverrideCommand(a *app) *cobra.Command {
 				return usageError{errors.New("--gate, --reason and --expires are required")}
 			}
 			_, err := ask(a, n, output, func(cl *client.Client) (client.Override, error) {
-				return cl.Override(c.Context(), args[0], headgate.Gate(gateName), reason, expires)
+				return whenThere(c.Context(), wait, func() (client.Override, error) {
+					return cl.Override(c.Context(), args[0], headgate.Gate(gateName), reason, expires)
+				})
 			}, a.showOverride)
 			return err
 		},
@@ -39,8 +41,27 @@ func newReleaseOverrideCommand(a *app) *cobra.Command {
 	c.Flags().StringVar(&gateName, "gate", "", "quality, performance, cost, rollout, rollback or ops (required)")
 	reasonFlag(c.Flags(), &reason)
 	c.Flags().DurationVar(&expires, "expires", 0, "how long it lasts, at most 24h (required)")
+	c.Flags().DurationVar(&wait, "wait", 0, "how long to wait for a release that has not begun; give it its id with release run --release-id")
 	outputFlag(c.Flags(), &output)
 	return c
+}
+
+// whenThere makes a request about a release until there is such a release, or
+// for as long as wait.
+func whenThere[T any](ctx context.Context, wait time.Duration, request func() (T, error)) (T, error) {
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	for {
+		answer, err := request()
+		if !errors.Is(err, &headgate.Error{Code: headgate.CodeReleaseNotFound}) {
+			return answer, err
+		}
+		select {
+		case <-ctx.Done():
+			return answer, err
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
 }
 
 func (a *app) showOverride(o client.Override) error {

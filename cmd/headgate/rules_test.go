@@ -2,14 +2,19 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/headgate/headgate"
 	"github.com/headgate/headgate/access"
+	"github.com/headgate/headgate/client"
 	"github.com/headgate/headgate/config"
+	"github.com/headgate/headgate/gate"
 	"github.com/headgate/headgate/server"
 )
 
@@ -114,4 +119,42 @@ func TestOverridesAreAskedForFromTheCommandLine(t *testing.T) {
 	p.run("ci", 1, "AUTH_FORBIDDEN", args...)
 	p.run("ada", 2, "--gate, --reason and --expires are required", args[:5]...)
 	p.run("ada", 2, "--checkpoint goes with --format bundle only", "release", "report", "rel_1", "--checkpoint", "x")
+}
+
+// Two people may ask before the release has begun.
+func TestAnOverrideWaitsForItsRelease(t *testing.T) {
+	t.Parallel()
+	missing := headgate.Errorf(headgate.CodeReleaseNotFound, headgate.ClassBusinessRule, "not yet")
+	tries := 0
+	request := func() (int, error) {
+		if tries++; tries < 3 {
+			return 0, missing
+		}
+		return 7, nil
+	}
+	if got, err := whenThere(t.Context(), time.Minute, request); got != 7 || err != nil || tries != 3 {
+		t.Errorf("%d, %v after %d tries", got, err, tries)
+	}
+	tries = 0
+	if _, err := whenThere(t.Context(), 0, request); !errors.Is(err, missing) || tries != 1 {
+		t.Errorf("%v after %d tries without waiting", err, tries)
+	}
+}
+
+func TestShownRulesHideNothingLoose(t *testing.T) {
+	t.Parallel()
+	set, err := gate.ParseRules("rules.yaml", []byte("format: headgate-rules/v1\nversion: 2\nowner: a\nreason: b\n"+
+		"comparisons: {performance: {api_p95_ratio: {max: 1.2, min_samples: 200, floor_s: 0.01}}}\naccept_tool_codes: {security: [TOOL_FINDINGS]}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := (&app{stdout: &out}).showRules(client.RuleChange{Rules: set.Canonical()}); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"TOOL_FINDINGS", "ACCEPTED", "1.2, all below 0.01 s alike"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in:\n%s", want, out.String())
+		}
+	}
 }
