@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode"
 
 	"golang.org/x/mod/modfile"
 )
@@ -57,6 +58,60 @@ func TestLinksInDocumentsLeadSomewhere(t *testing.T) {
 			}
 			if _, err := os.Stat(filepath.Join(filepath.Dir(file), m[1])); err != nil {
 				t.Errorf("%s links to %s, which does not exist", file, m[1])
+			}
+		}
+	}
+}
+
+// In a translation these are in its language: comments, what stands beside a
+// command in a second column, and quoted words.
+var translated = regexp.MustCompile(`(^|\s+)#.*$|(\S)\s{2,}\S.*$|'[^']*'|"[^"]*"`)
+
+// diagram is a block that is drawn, with words in the reader's language.
+var diagram = regexp.MustCompile("(?s)```\n[^`]*[─-╿][^`]*```")
+
+// outline is what a guide and its translation have in common: headings, rows of
+// tables, and the lines of code.
+func outline(text string) []string {
+	var out []string
+	code := false
+	for line := range strings.Lines(diagram.ReplaceAllString(text, "")) {
+		line = strings.TrimRight(line, "\n")
+		hashes := strings.TrimLeft(line, "#")
+		switch {
+		case strings.HasPrefix(line, "```"):
+			code = !code
+			out = append(out, line)
+		case code:
+			line = translated.ReplaceAllString(line, "$2")
+			if !strings.ContainsFunc(line, func(r rune) bool { return r > unicode.MaxASCII }) {
+				out = append(out, line)
+			}
+		case strings.HasPrefix(hashes, " ") && hashes != line:
+			out = append(out, line[:len(line)-len(hashes)]+" a heading")
+		case strings.HasPrefix(line, "|"):
+			out = append(out, "a row of a table")
+		}
+	}
+	return out
+}
+
+func TestTranslationsKeepStep(t *testing.T) {
+	t.Parallel()
+	docs := filepath.Join(repository, "docs")
+	twins := map[string]string{filepath.Join(repository, "README.zh-CN.md"): filepath.Join(repository, "README.md")}
+	for _, file := range files(t, ".md") {
+		if name, ok := strings.CutPrefix(file, filepath.Join(docs, "zh-CN")+"/"); ok {
+			twins[file] = filepath.Join(docs, name)
+		}
+	}
+	delete(twins, filepath.Join(docs, "zh-CN", "ARCHITECTURE.md")) // shorter, as it says itself
+	for translation, original := range twins {
+		got, want := outline(readFile(t, translation)), outline(readFile(t, original))
+		for i := range max(len(got), len(want)) {
+			if i >= len(got) || i >= len(want) || got[i] != want[i] {
+				t.Errorf("%s is not in step with %s: it has %q where the other has %q", translation, original, got[min(i, len(got)):min(i+2, len(got))], want[min(i, len(want)):min(i+2, len(want))])
+				break
 			}
 		}
 	}
