@@ -22,7 +22,7 @@ var chinese = map[string]string{
 	"%s is %s, the limit is %s%s":                                                                                         "%s 为 %s，门限为 %s%s",
 	"Override: gate “%s” was let pass by %s until %s. Reason: %s":                                                         "人工放行：门禁“%s”由 %s 放行，有效期至 %s。理由：%s",
 	"Gate “%s” was only declared; no evidence backs it.":                                                                  "门禁“%s”仅为声明，没有证据支持。",
-	"Made %s UTC by %s. All times are UTC. The signed evidence is in the release's bundle; this page is a reading of it.": "生成于 %s（UTC），由 %s 生成。所有时间均为 UTC。经签名的证据在该发布的证据包中，本页仅为其可读形式。",
+	"Made %s UTC by %s. All times are UTC. The signed evidence is in the release's bundle; this page is a reading of it.": "生成于 %s（UTC），由 %s 生成。所有时间均为 UTC。经签名的证据在该发布的证据包中，本页仅为其可读形式。英文语句出自经签名的记录，保持原文。",
 
 	"Gates passed": "通过的门禁", "%d of %d": "%d / %d", "Requests to the candidate": "候选版本请求数", "%s failed": "失败 %s",
 	"no user saw it": "没有用户接触到", "Found after": "发现用时", "from the first bad answer": "自首个错误响应起", "Traffic back after": "流量切回用时",

@@ -24,7 +24,11 @@ func markdown(d document) string {
 	}
 	b.WriteString("\n")
 	for _, f := range d.Figures {
-		fmt.Fprintf(&b, "- %s: **%s** %s\n", escape(f.Label), escape(f.Value), escape(f.Note))
+		fmt.Fprintf(&b, "- %s: **%s**", escape(f.Label), escape(f.Value))
+		if f.Note != "" {
+			fmt.Fprintf(&b, " (%s)", escape(f.Note))
+		}
+		b.WriteString("\n")
 	}
 	for _, f := range d.Facts {
 		fmt.Fprintf(&b, "- %s: %s\n", escape(f.Label), inline(cell{Text: f.Value, Mono: f.Mono}))
