@@ -282,6 +282,19 @@ func TestRollbackWaitsForTheRouter(t *testing.T) {
 	w.wantOutcome(w.awaitDone("bad"), headgate.RolledBack, headgate.StageCanary, pipeline.ReasonAborted)
 }
 
+// A canary that cannot begin says so in the trail, once.
+func TestCanaryThatTheRouterKeepsFromBeginning(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.router.do(func(r *router) { r.down["apply"] = true })
+	w.start()
+	w.create("good")
+	w.await("good", "it says what it waits for", func(r pipeline.Record) bool { return strings.Contains(r.State.Note, "the canary does not begin") })
+	w.wantEventsInOrder("good", "stage_waiting")
+	w.router.do(func(r *router) { r.down["apply"] = false })
+	w.wantOutcome(w.awaitDone("good"), headgate.Promoted, "")
+}
+
 func TestStaleTelemetryHoldsUntilItsGraceIsOver(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -227,7 +227,10 @@ func outdated() step {
 
 func (e *Engine) waitForRouter(ctx context.Context, r Record, now time.Time, cause error) error {
 	c := Commit{Record: r, ClaimedGen: r.Gen}
-	c.Record.State.Note = "the router does not take the canary's share: " + headgate.AsError(cause).Message
+	if note := "the canary does not begin: " + headgate.AsError(cause).Message; r.State.Note != note {
+		c.Record.State.Note = note
+		c.Events = []headgate.Event{event(r, now, "stage_waiting", "", note)}
+	}
 	c.Record.NextRunAt = now.Add(e.o.Sweep)
 	return e.o.Store.Commit(ctx, c)
 }

@@ -38,4 +38,10 @@ func TestHAProxyInsteadOfProxies(t *testing.T) {
 	if _, err := server.New(t.Context(), o); err == nil || !strings.Contains(err.Error(), "has a router.haproxy, and --proxy names proxies") {
 		t.Errorf("both: %v", err)
 	}
+	other := svc
+	other.Name = "others"
+	o.Services, o.Proxies, o.Settings = []config.Service{svc, other}, nil, settings(t.TempDir())
+	if _, err := server.New(t.Context(), o); err == nil || !strings.Contains(err.Error(), "have the same router.haproxy.dir") {
+		t.Errorf("one HAProxy for two services: %v", err)
+	}
 }

@@ -66,6 +66,12 @@ func (s *Server) router(svc config.Service) (rollout.Router, error) {
 			return nil, headgate.Errorf(headgate.CodeConfigInvalid, headgate.ClassValidation,
 				"service %s has a router.haproxy, and --proxy names proxies; remove one of them", svc.Name)
 		}
+		for _, other := range s.o.Services {
+			if other.Name != svc.Name && other.Router.HAProxy.Dir == svc.Router.HAProxy.Dir {
+				return nil, headgate.Errorf(headgate.CodeConfigInvalid, headgate.ClassValidation,
+					"services %s and %s have the same router.haproxy.dir, %s; each needs a HAProxy and a directory of its own", svc.Name, other.Name, svc.Router.HAProxy.Dir)
+			}
+		}
 		return HAProxy(svc)
 	}
 	g := svc.Router.GatewayAPI
@@ -74,7 +80,7 @@ func (s *Server) router(svc config.Service) (rollout.Router, error) {
 	}
 	var front rollout.Router
 	if g.Mode == config.GatewayWeights {
-		s.o.Logger.Warn("an HTTPRoute's weights are best effort: a share ends only while a watchdog runs, and nothing is counted", slog.String("service", svc.Name))
+		s.o.Logger.Warn("an HTTPRoute's weights are best effort: a share ends only while a watchdog runs; nothing is counted, so no canary can begin and no release meets users by them", slog.String("service", svc.Name))
 	} else {
 		var err error
 		if front, err = s.proxies(svc); err != nil {
@@ -103,7 +109,7 @@ func HAProxy(svc config.Service) (*haproxy.Router, error) {
 	return haproxy.New(haproxy.Config{
 		Service: svc.Name, Dir: dir, Listen: svc.Router.HAProxy.Listen,
 		Stable:       rollout.Backend{Version: svc.Targets.Stable.Version, URL: svc.Targets.Stable.URL},
-		TenantHeader: svc.TenantHeader, SessionHeader: svc.SessionHeader,
+		TenantHeader: svc.TenantHeader, SessionHeader: svc.SessionHeader, HealthPath: svc.Targets.HealthPath,
 	})
 }
 

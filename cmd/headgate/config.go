@@ -124,7 +124,8 @@ func newConfigCheckCommand(a *app) *cobra.Command {
 
 // weightsWarning is told wherever a Gateway's weights are put to use.
 const weightsWarning = "router.gateway_api.mode weights is best effort: a Gateway has no lease, so a share ends only while a watchdog runs\n" +
-	"and reaches the API server; sessions do not stay on one version, and nothing is counted, so no canary can be judged. Mode proxy has none of this."
+	"and reaches the API server; sessions do not stay on one version, and nothing is counted, so no canary can be judged: none begins,\n" +
+	"and a release ends before users meet it. Mode proxy has none of this."
 
 func newConfigSchemaCommand(a *app) *cobra.Command {
 	return &cobra.Command{

@@ -338,7 +338,7 @@ func (r *Router) status(st state) rollout.Status {
 func (r *Router) Counts(ctx context.Context) (rollout.Counts, error) {
 	if r.cfg.Front == nil {
 		return rollout.Counts{}, headgate.Errorf(headgate.CodeUnavailable, headgate.ClassPermanent,
-			"an HTTPRoute counts nothing, so no canary can be judged by it; use mode proxy, or decide by hand")
+			"an HTTPRoute counts nothing, so no canary can be judged by it; use mode proxy or header")
 	}
 	return r.cfg.Front.Counts(ctx)
 }

@@ -33,8 +33,16 @@ func (r *Router) File() string {
 	return strings.NewReplacer(
 		"{socket}", r.path(socketName), "{route}", r.path(routeMap), "{boot}", r.path(bootMap),
 		"{listen}", r.cfg.Listen, "{tenant}", r.cfg.TenantHeader, "{session}", r.cfg.SessionHeader, "{stable}", stable, "{steps}", fmt.Sprint(shareSteps),
-		"{ttl}", fmt.Sprintf("%dms", r.cfg.TTL.Milliseconds()), "{buckets}", latencyRules(),
+		"{health}", healthCheck(r.cfg.HealthPath), "{ttl}", fmt.Sprintf("%dms", r.cfg.TTL.Milliseconds()), "{buckets}", latencyRules(),
 	).Replace(template)
+}
+
+// healthCheck asks a backend for a path, as Headgate's proxy does.
+func healthCheck(path string) string {
+	if path == "" {
+		return ""
+	}
+	return "  option httpchk\n  http-check send meth GET uri " + path + " ver HTTP/1.1 hdr Host headgate\n  http-check expect ! rstatus ^5\n"
 }
 
 // latencyRules sets the bucket from the microseconds an answer took. Every
@@ -142,9 +150,9 @@ frontend users
   http-response sc-inc-gpc0(2) if !{ status 400:499 }
 
 backend stable
-  server s {stable}
+{health}  server s {stable}
 
 backend candidate
-  server c {stable} observe layer4 error-limit 1 on-error mark-down
+{health}  server c {stable} observe layer4 error-limit 1 on-error mark-down
   server fallback {stable} backup
 `

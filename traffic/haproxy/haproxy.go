@@ -47,6 +47,9 @@ type Config struct {
 	// TenantHeader and SessionHeader tell whose request it is; empty is
 	// x-tenant-id and x-session-id.
 	TenantHeader, SessionHeader string
+	// HealthPath is asked for on each backend every second, and any answer below
+	// 500 is good; empty only connects.
+	HealthPath string
 	// TTL is the lease of every split; zero is [rollout.DefaultTTL]. HAProxy
 	// fixes it when it starts.
 	TTL time.Duration
@@ -67,6 +70,9 @@ const (
 
 // plain is what a word on the socket's command line and a table key may hold.
 var plain = regexp.MustCompile(`^[A-Za-z0-9._:@/-]{1,100}$`)
+
+// plainPath is what a health path in HAProxy's configuration may hold.
+var plainPath = regexp.MustCompile(`^(/[A-Za-z0-9._~:@/?&=,-]{0,200})?$`)
 
 // Router is a [rollout.Router] for one HAProxy.
 type Router struct {
@@ -92,6 +98,9 @@ func New(cfg Config) (*Router, error) {
 	}
 	if !plain.MatchString(cfg.TenantHeader) || !plain.MatchString(cfg.SessionHeader) {
 		return nil, headgate.Invalidf("haproxy: a header's name must be of letters, digits and dashes")
+	}
+	if !plainPath.MatchString(cfg.HealthPath) {
+		return nil, headgate.Invalidf("haproxy: the health path must begin with / and hold letters, digits and ._~:@/?&=,- only")
 	}
 	return &Router{cfg: cfg}, nil
 }

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -101,6 +102,30 @@ func TestConforms(t *testing.T) {
 		r, url := start(t, stable, ttl)
 		return routertest.Setup{Router: r, URL: url}
 	})
+}
+
+// A backend that takes connections and cannot serve is out of service.
+func TestBackendsAreAskedForTheirHealth(t *testing.T) {
+	t.Parallel()
+	var ill atomic.Bool
+	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/healthz" && ill.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	}))
+	t.Cleanup(service.Close)
+	_, r, _ := startConfig(t, haproxy.Config{Stable: rollout.Backend{Version: "v1", URL: service.URL}, TTL: time.Minute, HealthPath: "/healthz"})
+	healthy := func(want bool) func() bool {
+		return func() bool {
+			st, err := r.Status(t.Context())
+			return err == nil && len(st.Backends) > 0 && st.Backends[0].Healthy == want
+		}
+	}
+	await(t, "stable is well", healthy(true))
+	ill.Store(true)
+	await(t, "stable is ill", healthy(false))
+	ill.Store(false)
+	await(t, "stable is well again", healthy(true))
 }
 
 // BenchmarkRollback is [routertest.BenchmarkRollback].
