@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/access"
 	"github.com/headgate/headgate/control"
 	"github.com/headgate/headgate/evidence"
 	"github.com/headgate/headgate/rollout"
@@ -207,5 +208,39 @@ func TestTooLargeAnEventDoesNotStopTheTrail(t *testing.T) {
 	}
 	if short != 2 {
 		t.Errorf("%d events are shortened, want 2", short)
+	}
+}
+
+// Evidence that was made under an id before there was a release of it is about
+// no digest that runs, and not in the release's bundle, which it would spoil.
+func TestBundleIsAboutTheReleaseAlone(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, nil)
+	for _, tenant := range []string{"borealis", "acme"} {
+		who := access.Identity{Name: "ann", Role: access.Operator, Tenants: []string{tenant}, TenantID: tenant}
+		req := control.GateRequest{ReleaseID: "rel-1", DatasetID: "early", Metrics: passing[headgate.GateQuality]}
+		if _, err := f.EvaluateGate(t.Context(), who, headgate.GateQuality, req); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.SealPending(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.release(t, "rel-1", digest("a"))
+	if err := f.SealPending(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var bundle bytes.Buffer
+	if err := f.Bundle(t.Context(), operator, "rel-1", nil, &bundle); err != nil {
+		t.Fatal(err)
+	}
+	v, err := evidence.Verify(bytes.NewReader(bundle.Bytes()), int64(bundle.Len()), evidence.VerifyOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, found := range v.Findings {
+		if found.Code == evidence.FindingSubject {
+			t.Errorf("the bundle is spoiled: %+v", found)
+		}
 	}
 }

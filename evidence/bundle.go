@@ -94,7 +94,7 @@ func blobMember(digest string) string {
 func WriteBundle(ctx context.Context, w io.Writer, r headgate.Release, o BundleOptions) error {
 	b := bundle{log: o.Log, members: map[string][]byte{}, manifest: manifest{ReleaseID: r.ID, Release: r, Statements: []listed{}}}
 	b.signer = o.Log.keys.signer()
-	if err := b.addLog(ctx, r.ID); err != nil {
+	if err := b.addLog(ctx, r); err != nil {
 		return err
 	}
 	if len(o.EarlierCheckpoint) > 0 {
@@ -128,7 +128,7 @@ type bundle struct {
 	statements []Statement // of entries
 }
 
-func (b *bundle) addLog(ctx context.Context, releaseID string) error {
+func (b *bundle) addLog(ctx context.Context, r headgate.Release) error {
 	signed, err := b.log.Checkpoint(ctx)
 	if err != nil {
 		return err
@@ -139,7 +139,7 @@ func (b *bundle) addLog(ctx context.Context, releaseID string) error {
 	}
 	b.size = c.Size
 	b.members[checkpointMember] = signed
-	entries, err := b.log.Entries(ctx, EntryQuery{ReleaseID: releaseID})
+	entries, err := b.log.Entries(ctx, EntryQuery{ReleaseID: r.ID})
 	if err != nil {
 		return fmt.Errorf("entries of the evidence log: %w", err)
 	}
@@ -150,6 +150,9 @@ func (b *bundle) addLog(ctx context.Context, releaseID string) error {
 		s, err := e.Statement()
 		if err != nil {
 			return err
+		}
+		if !s.isAbout(r) {
+			continue // made under its id before there was a release of it
 		}
 		hashes, err := b.log.Inclusion(ctx, b.size, e.Index)
 		if err != nil {
@@ -166,7 +169,7 @@ func (b *bundle) addLog(ctx context.Context, releaseID string) error {
 	}
 	if len(b.entries) == 0 {
 		return headgate.Errorf(headgate.CodeNotFound, headgate.ClassValidation,
-			"there is no evidence about release %q yet; a bundle can be made once its first stage has run", releaseID)
+			"there is no evidence about release %q yet; a bundle can be made once its first stage has run", r.ID)
 	}
 	return nil
 }

@@ -52,6 +52,12 @@ func About(r headgate.Release, p Predicate) (Statement, error) {
 	return newStatement(Subject{Name: r.ID, Digest: map[string]string{algorithm: value}}, p)
 }
 
+// isAbout reports whether the statement's subject is the release.
+func (s Statement) isAbout(r headgate.Release) bool {
+	algorithm, value, _ := strings.Cut(r.Digest, ":")
+	return len(s.Subject) == 1 && s.Subject[0].Name == r.ID && s.Subject[0].Digest[algorithm] == value
+}
+
 // AboutServer returns the audit event e, which belongs to no release, as a
 // statement about itself: its subject is the digest of the event's JSON.
 func AboutServer(e headgate.Event) (Statement, error) {
