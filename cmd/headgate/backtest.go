@@ -121,7 +121,7 @@ func (a *app) showBacktest(t client.Backtest, since string) error {
 		{"would be admitted", strconv.Itoa(t.AdmittedBad), strconv.Itoa(t.AdmittedGood), strconv.Itoa(t.AdmittedUnobserved)},
 	}
 	fmt.Fprintf(a.stdout, "%d releases of the last %s under %s\n\n", len(t.Releases), since, t.RulesDigest)
-	if err := a.table([]string{"", "ROLLED BACK", "GOOD", "NEVER MET USERS"}, rows); err != nil {
+	if err := a.table([]string{"", "ROLLED BACK", "GOOD", "NOT KNOWN"}, rows); err != nil {
 		return err
 	}
 	if t.Unusable > 0 {
