@@ -15,7 +15,7 @@ import (
 // take long. When a busy kernel takes the processor from the thread in the
 // middle of one of ours, the scheduler would take that for such a call, wake
 // another thread to go on in its place, and look every 20 µs for more of them;
-// that cost a sixth of the proxy's time.
+// that cost a tenth of the proxy's time.
 type socket struct {
 	*net.TCPConn
 	raw     syscall.RawConn
