@@ -90,7 +90,7 @@ func (p *Plane) takenBack(ctx context.Context, rel headgate.Release) ([]rollback
 	if rel.Outcome != headgate.Promoted {
 		return nil, nil
 	}
-	return p.o.Store.Rollbacks(ctx, rel.ID)
+	return p.rollbacksOf(ctx, named{rel.ID, rel.TenantID})
 }
 
 // BacktestAlerts tries threshold alerts, in a file of the metric dictionary's

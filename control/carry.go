@@ -104,7 +104,7 @@ func (p *Plane) resumeRollbacks(ctx context.Context, running *sync.WaitGroup) {
 		for _, rb := range active {
 			rec, err := p.o.Store.Release(ctx, rb.ReleaseID)
 			var known *pipeline.Record
-			if err == nil {
+			if err == nil && rec.TenantID == rb.TenantID {
 				known = &rec
 			}
 			if known != nil && !known.Done() {

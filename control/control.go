@@ -276,21 +276,23 @@ func (p *Plane) serviceOf(ctx context.Context, releaseID string) (*Service, *pip
 	return s, &r, err
 }
 
-// reach refuses a release that is another tenant's, as if it were not there. An
-// id under which no release was made is anybody's to use, each tenant's for
-// itself: see named.
-func (p *Plane) reach(ctx context.Context, who access.Identity, releaseID string) error {
+// reach says which release a caller means by an id. One that is another
+// tenant's is refused as if it were not there. An id under which no release was
+// made is anybody's to use, each tenant's for itself.
+func (p *Plane) reach(ctx context.Context, who access.Identity, releaseID string) (named, error) {
+	of := named{releaseID, who.TenantID}
 	if releaseID == "" {
-		return nil
+		return of, nil
 	}
 	r, err := p.o.Store.Release(ctx, releaseID)
-	if headgate.AsError(err).Code == headgate.CodeReleaseNotFound {
-		return nil
+	switch {
+	case headgate.AsError(err).Code == headgate.CodeReleaseNotFound:
+		return of, nil
+	case err == nil && !who.Sees(r.TenantID):
+		return of, noRelease(releaseID)
 	}
-	if err == nil && !who.Sees(r.TenantID) {
-		err = noRelease(releaseID)
-	}
-	return err
+	of.tenant = r.TenantID
+	return of, err
 }
 
 // tool is how evidence names this build.

@@ -56,7 +56,7 @@ func (p *Plane) EvaluateRelease(ctx context.Context, who access.Identity, releas
 		return Evaluation{}, err
 	}
 	out := Evaluation{Result: res, Evidence: h.Index, EvidenceDigest: h.Digest, Inputs: j.inputs}
-	return out, p.record(ctx, "", p.gateEvent(who, releaseID, res))
+	return out, p.record(ctx, "", p.gateEvent(who, named{rec.ID, rec.TenantID}, res))
 }
 
 // conclude judges what was brought together for a gate of a release and makes

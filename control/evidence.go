@@ -33,8 +33,9 @@ type held struct {
 	Summary evidence.Summary `json:"summary"`
 }
 
-// named is the release that a plan or evidence is about. Under an id that only
-// requests name, each tenant has one of its own.
+// named is the release that a plan, evidence or a rollback is about. Under an id
+// that only requests name, each tenant has one of its own, and keeps it when
+// another tenant makes a release of that id later.
 type named struct{ releaseID, tenant string }
 
 // identity is the release as evidence knows it. A release that was never
@@ -43,10 +44,10 @@ type named struct{ releaseID, tenant string }
 // another tenant's.
 func (p *Plane) identity(ctx context.Context, of named) (headgate.Release, error) {
 	r, err := p.o.Store.Release(ctx, of.releaseID)
-	if err == nil {
+	if err == nil && r.TenantID == of.tenant {
 		return r.Release, nil
 	}
-	if headgate.AsError(err).Code != headgate.CodeReleaseNotFound {
+	if err != nil && headgate.AsError(err).Code != headgate.CodeReleaseNotFound {
 		return headgate.Release{}, err
 	}
 	sum := sha256.Sum256(fmt.Appendf(nil, "undeclared release %q of %q", of.releaseID, of.tenant))
@@ -265,7 +266,7 @@ func (p *Plane) announced(ctx context.Context, ev headgate.Event) ([]evidence.Pr
 		if err != nil {
 			return nil, err
 		}
-		all, err := p.o.Store.Rollbacks(ctx, ev.ReleaseID)
+		all, err := p.rollbacksOf(ctx, named{ev.ReleaseID, ev.TenantID})
 		if err != nil || len(all) == 0 {
 			return nil, err
 		}
@@ -320,9 +321,24 @@ func (p *Plane) canaryVerdict(ctx context.Context, ev headgate.Event) (evidence.
 	}, true, nil
 }
 
-// statementsOf counts and returns a release's statements in the log.
-func (p *Plane) statementsOf(ctx context.Context, releaseID string) ([]evidence.Entry, error) {
-	return p.o.Log.Entries(ctx, evidence.EntryQuery{ReleaseID: releaseID})
+// statementsOf returns the statements about a release in the log, and the
+// entries that hold them.
+func (p *Plane) statementsOf(ctx context.Context, rel headgate.Release) ([]evidence.Entry, []evidence.Statement, error) {
+	all, err := p.o.Log.Entries(ctx, evidence.EntryQuery{ReleaseID: rel.ID})
+	if err != nil {
+		return nil, nil, err
+	}
+	entries, statements := all[:0], make([]evidence.Statement, 0, len(all))
+	for _, e := range all {
+		st, err := e.Statement()
+		if err != nil {
+			return nil, nil, err
+		}
+		if st.IsAbout(rel) {
+			entries, statements = append(entries, e), append(statements, st)
+		}
+	}
+	return entries, statements, nil
 }
 
 // Reevaluate judges a recorded gate decision again, for a verifier.

@@ -47,7 +47,7 @@ func (k knownTenants) Reviews(ctx context.Context, tenant string) ([]feedback.It
 }
 
 func (p *Plane) loopOf(ctx context.Context, who access.Identity, releaseID string) (*feedback.Loop, string, error) {
-	if err := p.reach(ctx, who, releaseID); err != nil {
+	if _, err := p.reach(ctx, who, releaseID); err != nil {
 		return nil, "", err
 	}
 	s, _, err := p.serviceOf(ctx, releaseID)

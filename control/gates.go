@@ -29,10 +29,11 @@ type GateRequest struct {
 // EvaluateGate judges the metrics of a request. With a release id the result
 // becomes evidence of that release.
 func (p *Plane) EvaluateGate(ctx context.Context, who access.Identity, g headgate.Gate, req GateRequest) (gate.Result, error) {
-	if err := p.reach(ctx, who, req.ReleaseID); err != nil {
+	of, err := p.reach(ctx, who, req.ReleaseID)
+	if err != nil {
 		return gate.Result{}, err
 	}
-	rules, err := p.rulesOf(ctx, req.ReleaseID)
+	rules, err := p.rulesOf(ctx, of)
 	if err != nil {
 		return gate.Result{}, err
 	}
@@ -41,15 +42,15 @@ func (p *Plane) EvaluateGate(ctx context.Context, who access.Identity, g headgat
 	if err != nil || req.ReleaseID == "" {
 		return res, err
 	}
-	if _, err := p.stateGate(ctx, named{req.ReleaseID, who.TenantID}, judged{rules: rules, in: in, inputs: []evidence.Input{}}, res); err != nil {
+	if _, err := p.stateGate(ctx, of, judged{rules: rules, in: in, inputs: []evidence.Input{}}, res); err != nil {
 		return res, err
 	}
-	return res, p.record(ctx, "", p.gateEvent(who, req.ReleaseID, res))
+	return res, p.record(ctx, "", p.gateEvent(who, of, res))
 }
 
-func (p *Plane) gateEvent(who access.Identity, releaseID string, res gate.Result) headgate.Event {
+func (p *Plane) gateEvent(who access.Identity, of named, res gate.Result) headgate.Event {
 	return headgate.Event{
-		Kind: "gate_evaluated", ReleaseID: releaseID, TenantID: who.TenantID, Actor: who.Name, From: who.From, Verdict: res.Verdict,
+		Kind: "gate_evaluated", ReleaseID: of.releaseID, TenantID: of.tenant, Actor: who.Name, From: who.From, Verdict: res.Verdict,
 		Message: fmt.Sprintf("%s gate: %s", res.Gate, strings.Join(append([]string{string(res.Verdict)}, res.FailedChecks...), " ")),
 	}
 }
@@ -248,7 +249,7 @@ func (p *Plane) GateD(ctx context.Context, r pipeline.Record) (pipeline.Result, 
 		if err != nil {
 			return pipeline.Result{}, err
 		}
-		if err := p.record(ctx, fmt.Sprintf("%s/gate_d/%d/%s", r.ID, r.Attempt, g), p.gateEvent(access.Identity{Name: "headgate", TenantID: r.TenantID}, r.ID, res)); err != nil {
+		if err := p.record(ctx, fmt.Sprintf("%s/gate_d/%d/%s", r.ID, r.Attempt, g), p.gateEvent(access.Identity{Name: "headgate"}, named{r.ID, r.TenantID}, res)); err != nil {
 			return pipeline.Result{}, err
 		}
 		o, overridden := overrides[g]

@@ -39,30 +39,30 @@ type ReadinessRequest struct {
 
 // EvaluateReadiness assesses a release over the seven gates and the replay.
 func (p *Plane) EvaluateReadiness(ctx context.Context, who access.Identity, req ReadinessRequest) (gate.Assessment, error) {
-	if err := p.reach(ctx, who, req.ReleaseID); err != nil {
+	of, err := p.reach(ctx, who, req.ReleaseID)
+	if err != nil {
 		return gate.Assessment{}, err
 	}
-	a, err := p.assess(ctx, who.TenantID, req, gate.Mode(p.o.Settings.EvidenceMode), false)
+	a, err := p.assess(ctx, of, req, gate.Mode(p.o.Settings.EvidenceMode), false)
 	if err != nil {
 		return a, err
 	}
-	if err := p.putDocument(ctx, assessmentKind, a.AssessmentID, req.ReleaseID, who.TenantID, a); err != nil {
+	if err := p.putDocument(ctx, assessmentKind, a.AssessmentID, of.releaseID, of.tenant, a); err != nil {
 		return a, err
 	}
 	return a, p.record(ctx, "", headgate.Event{
-		Kind: "readiness_evaluated", ReleaseID: req.ReleaseID, TenantID: who.TenantID, Actor: who.Name, From: who.From,
+		Kind: "readiness_evaluated", ReleaseID: of.releaseID, TenantID: of.tenant, Actor: who.Name, From: who.From,
 		Verdict: passFail(a.Admitted), Message: strings.Join(a.FailedChecks, " "), Data: map[string]any{"assessment_id": a.AssessmentID},
 	})
 }
 
 // assess weighs claims and evidence. With measured, a verdict of Gate D counts
 // only if the server itself brought together what was judged.
-func (p *Plane) assess(ctx context.Context, tenant string, req ReadinessRequest, mode gate.Mode, measured bool) (gate.Assessment, error) {
+func (p *Plane) assess(ctx context.Context, of named, req ReadinessRequest, mode gate.Mode, measured bool) (gate.Assessment, error) {
 	in := gate.ReadinessInput{
-		AssessmentID: headgate.NewID("ra"), TenantID: tenant, ReleaseID: req.ReleaseID, DatasetVersion: req.DatasetVersion,
+		AssessmentID: headgate.NewID("ra"), TenantID: of.tenant, ReleaseID: of.releaseID, DatasetVersion: req.DatasetVersion,
 		ReplayPassed: req.ReplayPassed, GateResults: req.GateResults, Mode: mode, Evidence: map[headgate.Gate]gate.Evidence{},
 	}
-	of := named{req.ReleaseID, tenant}
 	var findings map[headgate.Gate][]string
 	if mode == gate.Verified {
 		var err error
@@ -74,11 +74,11 @@ func (p *Plane) assess(ctx context.Context, tenant string, req ReadinessRequest,
 	if err != nil {
 		return gate.Assessment{}, err
 	}
-	notBefore, err := p.lastRollback(ctx, req.ReleaseID)
+	notBefore, err := p.lastRollback(ctx, of)
 	if err != nil {
 		return gate.Assessment{}, err
 	}
-	rules, err := p.rulesOf(ctx, req.ReleaseID)
+	rules, err := p.rulesOf(ctx, of)
 	if err != nil {
 		return gate.Assessment{}, err
 	}
@@ -127,10 +127,10 @@ func (p *Plane) admissible(ctx context.Context, rel headgate.Release, check stri
 	}, true, nil
 }
 
-// lastRollback is when the service of a release was last rolled back; a replay
-// from before it proves nothing.
-func (p *Plane) lastRollback(ctx context.Context, releaseID string) (time.Time, error) {
-	all, err := p.o.Store.Rollbacks(ctx, releaseID)
+// lastRollback is when a release was last rolled back; a replay from before it
+// proves nothing.
+func (p *Plane) lastRollback(ctx context.Context, of named) (time.Time, error) {
+	all, err := p.rollbacksOf(ctx, of)
 	if err != nil || len(all) == 0 {
 		return time.Time{}, err
 	}
@@ -170,7 +170,7 @@ func (p *Plane) examine(ctx context.Context, of named) (map[headgate.Gate][]stri
 }
 
 func (p *Plane) examineRollout(ctx context.Context, of named) []string {
-	if _, err := p.rolloutPlan(ctx, of); err != nil {
+	if _, err := p.o.Store.Plan(ctx, of.tenant, of.releaseID); err != nil {
 		return []string{headgate.AsError(err).Message}
 	}
 	return nil
@@ -252,7 +252,7 @@ func (p *Plane) Ready(ctx context.Context, r pipeline.Record) (pipeline.Result, 
 	}
 	// The pipeline itself never trusts a claim, whatever the mode, nor figures
 	// that somebody typed in.
-	a, err := p.assess(ctx, r.TenantID, ReadinessRequest{ReleaseID: r.ID, DatasetVersion: dataset, ReplayPassed: true, GateResults: claims}, gate.Verified, true)
+	a, err := p.assess(ctx, named{r.ID, r.TenantID}, ReadinessRequest{ReleaseID: r.ID, DatasetVersion: dataset, ReplayPassed: true, GateResults: claims}, gate.Verified, true)
 	if err != nil {
 		return pipeline.Result{}, err
 	}
@@ -304,7 +304,8 @@ type ExecutionLimit struct {
 
 // ExecutePipeline says whether a release is ready, and how it would go on.
 func (p *Plane) ExecutePipeline(ctx context.Context, who access.Identity, req ReadinessRequest) (Execution, error) {
-	if err := p.reach(ctx, who, req.ReleaseID); err != nil {
+	of, err := p.reach(ctx, who, req.ReleaseID)
+	if err != nil {
 		return Execution{}, err
 	}
 	st := p.o.Settings
@@ -325,11 +326,11 @@ func (p *Plane) ExecutePipeline(ctx context.Context, who access.Identity, req Re
 	if !out.Admitted {
 		out.Stage = "release_blocked"
 	}
-	if err := p.putDocument(ctx, executionKind, out.PipelineID, req.ReleaseID, who.TenantID, out); err != nil {
+	if err := p.putDocument(ctx, executionKind, out.PipelineID, of.releaseID, of.tenant, out); err != nil {
 		return out, err
 	}
 	return out, p.record(ctx, "", headgate.Event{
-		Kind: "pipeline_executed", ReleaseID: req.ReleaseID, TenantID: who.TenantID, Actor: who.Name, From: who.From,
+		Kind: "pipeline_executed", ReleaseID: of.releaseID, TenantID: of.tenant, Actor: who.Name, From: who.From,
 		Verdict: passFail(out.Admitted), Message: out.Stage, Data: map[string]any{"pipeline_id": out.PipelineID},
 	})
 }
@@ -337,7 +338,8 @@ func (p *Plane) ExecutePipeline(ctx context.Context, who access.Identity, req Re
 // PutPlan posts a release's rollout plan; posting again replaces it. While the
 // service is frozen it is ROLLOUT_FROZEN.
 func (p *Plane) PutPlan(ctx context.Context, who access.Identity, plan rollout.Plan) error {
-	if err := p.reach(ctx, who, plan.ReleaseID); err != nil {
+	of, err := p.reach(ctx, who, plan.ReleaseID)
+	if err != nil {
 		return err
 	}
 	if s, rec, err := p.serviceOf(ctx, plan.ReleaseID); err == nil && rec != nil {
@@ -354,35 +356,23 @@ func (p *Plane) PutPlan(ctx context.Context, who access.Identity, plan rollout.P
 				"the release meets users under the plan it began with; abort it to change the plan")
 		}
 	}
-	rel, err := p.identity(ctx, named{plan.ReleaseID, who.TenantID})
-	if err != nil {
-		return err
-	}
-	if err := p.o.Store.PutPlan(ctx, rel.TenantID, plan); err != nil {
+	if err := p.o.Store.PutPlan(ctx, of.tenant, plan); err != nil {
 		return err
 	}
 	return p.record(ctx, "", headgate.Event{
-		Kind: "rollout_planned", ReleaseID: plan.ReleaseID, TenantID: who.TenantID, Actor: who.Name, From: who.From,
+		Kind: "rollout_planned", ReleaseID: of.releaseID, TenantID: of.tenant, Actor: who.Name, From: who.From,
 		Message: strings.Join(plan.TenantWhitelist, ", "),
 	})
-}
-
-// rolloutPlan is RELEASE_POLICY_NOT_FOUND when none was posted.
-func (p *Plane) rolloutPlan(ctx context.Context, of named) (rollout.Plan, error) {
-	rel, err := p.identity(ctx, of)
-	if err != nil {
-		return rollout.Plan{}, err
-	}
-	return p.o.Store.Plan(ctx, rel.TenantID, rel.ID)
 }
 
 // Decide says whether a release's plan, as of the tier that its canary has
 // reached, admits a request's subject.
 func (p *Plane) Decide(ctx context.Context, who access.Identity, releaseID string, subject rollout.Subject) (rollout.Decision, error) {
-	if err := p.reach(ctx, who, releaseID); err != nil {
+	of, err := p.reach(ctx, who, releaseID)
+	if err != nil {
 		return rollout.Decision{}, err
 	}
-	plan, err := p.rolloutPlan(ctx, named{releaseID, who.TenantID})
+	plan, err := p.o.Store.Plan(ctx, of.tenant, of.releaseID)
 	if err != nil {
 		return rollout.Decision{}, err
 	}

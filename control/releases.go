@@ -299,7 +299,7 @@ func (p *Plane) Releases(ctx context.Context, who access.Identity, service strin
 	out := []headgate.Release{}
 	for _, r := range all {
 		if r.Outcome == headgate.Promoted {
-			rollbacks, err := p.o.Store.Rollbacks(ctx, r.ID)
+			rollbacks, err := p.rollbacksOf(ctx, named{r.ID, r.TenantID})
 			if err != nil {
 				return nil, err
 			}
@@ -321,11 +321,11 @@ func (p *Plane) view(ctx context.Context, rec pipeline.Record) (View, error) {
 	if err != nil {
 		return View{}, err
 	}
-	entries, err := p.statementsOf(ctx, rec.ID)
+	entries, _, err := p.statementsOf(ctx, rec.Release)
 	if err != nil {
 		return View{}, err
 	}
-	rollbacks, err := p.o.Store.Rollbacks(ctx, rec.ID)
+	rollbacks, err := p.rollbacksOf(ctx, named{rec.ID, rec.TenantID})
 	if err != nil {
 		return View{}, err
 	}
@@ -343,13 +343,22 @@ func (p *Plane) view(ctx context.Context, rec pipeline.Record) (View, error) {
 // Events returns a release's trail after a sequence number. A release that was
 // only ever named in requests has a trail, too: of what the caller may see.
 func (p *Plane) Events(ctx context.Context, who access.Identity, id string, after int64, limit int) ([]EventRow, error) {
-	if err := p.reach(ctx, who, id); err != nil {
+	of, err := p.reach(ctx, who, id)
+	if err != nil {
 		return nil, err
 	}
 	if limit <= 0 || limit > 1000 {
 		limit = 1000
 	}
-	rows, err := p.o.Store.Events(ctx, EventQuery{ReleaseID: id, After: after, Limit: limit})
+	rel, err := p.identity(ctx, of)
+	if err != nil {
+		return nil, err
+	}
+	q := EventQuery{ReleaseID: id, After: after, Limit: limit}
+	if rel.Service != "" {
+		q.TenantID = rel.TenantID
+	}
+	rows, err := p.o.Store.Events(ctx, q)
 	if err != nil {
 		return nil, err
 	}

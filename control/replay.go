@@ -73,7 +73,8 @@ type ReplayEvaluation struct {
 // staging while it has not met users, to stable afterwards. The outcome is
 // evidence of the release; a pass also ends a rollback that waited for it.
 func (p *Plane) ReplayE2E(ctx context.Context, who access.Identity, req ReplayRequest) (ReplayResult, error) {
-	if err := p.reach(ctx, who, req.ReleaseID); err != nil {
+	of, err := p.reach(ctx, who, req.ReleaseID)
+	if err != nil {
 		return ReplayResult{}, err
 	}
 	s, rec, err := p.serviceOf(ctx, req.ReleaseID)
@@ -101,11 +102,11 @@ func (p *Plane) ReplayE2E(ctx context.Context, who access.Identity, req ReplayRe
 			ResumeJobID: text(run, "resume_job_id"), NeedsHumanReview: text(run, "needs_human_review") == "true",
 		},
 	}
-	if err := p.stateReplay(ctx, named{req.ReleaseID, who.TenantID}, replayCheck, run, nil); err != nil {
+	if err := p.stateReplay(ctx, of, replayCheck, run, nil); err != nil {
 		return out, err
 	}
 	err = p.record(ctx, "", headgate.Event{
-		Kind: "replay_executed", ReleaseID: req.ReleaseID, Service: s.Name, TenantID: who.TenantID, Actor: who.Name, From: who.From,
+		Kind: "replay_executed", ReleaseID: of.releaseID, Service: s.Name, TenantID: of.tenant, Actor: who.Name, From: who.From,
 		Verdict: passFail(run.Passed), Message: "replay " + run.ID,
 	})
 	if err != nil || !run.Passed {

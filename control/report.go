@@ -30,7 +30,7 @@ func (p *Plane) Report(ctx context.Context, who access.Identity, id string) (rep
 	if out.Stages, err = p.o.Store.StageRuns(ctx, id); err != nil {
 		return out, err
 	}
-	rows, err := p.o.Store.Events(ctx, EventQuery{ReleaseID: id, Limit: 10_000})
+	rows, err := p.o.Store.Events(ctx, EventQuery{ReleaseID: id, TenantID: rec.TenantID, Limit: 10_000})
 	if err != nil {
 		return out, err
 	}
@@ -53,7 +53,7 @@ func (p *Plane) Report(ctx context.Context, who access.Identity, id string) (rep
 			out.Overrides = append(out.Overrides, report.Override{Gate: o.Gate, Actors: o.actors(), Reason: o.Reason, ExpiresAt: o.ExpiresAt})
 		}
 	}
-	if out.Readiness, err = p.reportReadiness(ctx, id); err != nil {
+	if out.Readiness, err = p.reportReadiness(ctx, named{rec.ID, rec.TenantID}); err != nil {
 		return out, err
 	}
 	if out.Rollback, err = p.reportRollback(ctx, rec); err != nil || out.Rollback == nil {
@@ -106,16 +106,13 @@ func reportAlerts(trail []headgate.Event, service string) []report.Alert {
 // reportEvidence adds the statements of a release, and what the newest of them
 // say about gates and replays.
 func (p *Plane) reportEvidence(ctx context.Context, rec pipeline.Record, out *report.Release) error {
-	entries, err := p.statementsOf(ctx, rec.ID)
+	entries, statements, err := p.statementsOf(ctx, rec.Release)
 	if err != nil {
 		return err
 	}
 	gates := map[headgate.Gate]report.Gate{}
-	for _, e := range entries {
-		st, err := e.Statement()
-		if err != nil {
-			return err
-		}
+	for i, e := range entries {
+		st := statements[i]
 		line := report.Evidence{Index: e.Index, Kind: path.Base(path.Dir(e.PredicateType)), Time: e.Time, Digest: e.Digest}
 		switch e.PredicateType {
 		case evidence.TypeGateDecision:
@@ -255,8 +252,9 @@ func p95(t canary.Tick, arm func(canary.Stratum) canary.Counts) float64 {
 	return bounds[len(bounds)-1]
 }
 
-func (p *Plane) reportReadiness(ctx context.Context, id string) (*report.Readiness, error) {
-	docs, err := p.o.Store.Documents(ctx, assessmentKind, id)
+func (p *Plane) reportReadiness(ctx context.Context, of named) (*report.Readiness, error) {
+	docs, err := p.o.Store.Documents(ctx, assessmentKind, of.releaseID)
+	docs = slices.DeleteFunc(docs, func(d Document) bool { return d.TenantID != of.tenant })
 	if err != nil || len(docs) == 0 {
 		return nil, err
 	}
@@ -282,7 +280,7 @@ func (p *Plane) reportReadiness(ctx context.Context, id string) (*report.Readine
 }
 
 func (p *Plane) reportRollback(ctx context.Context, rec pipeline.Record) (*report.Rollback, error) {
-	all, err := p.o.Store.Rollbacks(ctx, rec.ID)
+	all, err := p.rollbacksOf(ctx, named{rec.ID, rec.TenantID})
 	if err != nil || len(all) == 0 {
 		return nil, err
 	}

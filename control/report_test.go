@@ -15,7 +15,7 @@ func TestReportTellsWhichAlertsWereRaisedAndWhatEndedThem(t *testing.T) {
 	f.release(t, "rel-1", digest("a"))
 	for i, kind := range []string{"rollback_triggered", "traffic_on_stable", "rollback_finished"} {
 		ev := headgate.Event{
-			Time: f.now.Add(time.Duration(i) * time.Second), Kind: kind, ReleaseID: "rel-1", Service: "things",
+			Time: f.now.Add(time.Duration(i) * time.Second), Kind: kind, ReleaseID: "rel-1", Service: "things", TenantID: operator.TenantID,
 			Verdict: headgate.Pass, Message: "message of " + kind,
 		}
 		if err := f.db.Record(t.Context(), "", ev); err != nil {

@@ -168,7 +168,8 @@ func (p *Plane) ExecuteRollback(ctx context.Context, who access.Identity, req Ro
 	if err := rollback.Validate(req.ConsecutiveThreshold, req.Breaches); err != nil {
 		return rollback.Result{}, err
 	}
-	if err := p.reach(ctx, who, req.ReleaseID); err != nil {
+	of, err := p.reach(ctx, who, req.ReleaseID)
+	if err != nil {
 		return rollback.Result{}, err
 	}
 	g, ok := rollback.Triggered(req.ConsecutiveThreshold, req.Breaches)
@@ -179,14 +180,14 @@ func (p *Plane) ExecuteRollback(ctx context.Context, who access.Identity, req Ro
 	if err != nil {
 		return rollback.Result{}, err
 	}
-	rb, err := p.rollBackNow(ctx, who, s, rec, req, g)
+	rb, err := p.rollBackNow(ctx, who, s, rec, of, req, g)
 	if err != nil {
 		return rollback.Result{}, err
 	}
 	return rb.Result(p.o.Now()), nil
 }
 
-func (p *Plane) rollBackNow(ctx context.Context, who access.Identity, s *Service, rec *pipeline.Record, req RollbackRequest, g headgate.Gate) (rollback.Rollback, error) {
+func (p *Plane) rollBackNow(ctx context.Context, who access.Identity, s *Service, rec *pipeline.Record, of named, req RollbackRequest, g headgate.Gate) (rollback.Rollback, error) {
 	if rec != nil && !rec.Done() {
 		if err := p.stop(ctx, who, rec, pipeline.FactRollback, "breach of the "+string(g)+" gate"); err != nil {
 			return rollback.Rollback{}, err
@@ -213,7 +214,7 @@ func (p *Plane) rollBackNow(ctx context.Context, who access.Identity, s *Service
 		return rollback.Rollback{}, err
 	}
 	rb, err := s.Rollback.Begin(context.WithoutCancel(ctx), rollback.Request{
-		ReleaseID: req.ReleaseID, TenantID: who.TenantID, Gate: g, Breaches: req.Breaches,
+		ReleaseID: of.releaseID, TenantID: of.tenant, Gate: g, Breaches: req.Breaches,
 		Targets: s.targets(rec, state), Actor: who.Name, Reason: "rollback requested over the API",
 	})
 	if err != nil {
@@ -234,7 +235,7 @@ func (p *Plane) awaitRollback(ctx context.Context, id string) (pipeline.Record, 
 		if err != nil {
 			return rec, rollback.Rollback{}, err
 		}
-		all, err := p.o.Store.Rollbacks(ctx, id)
+		all, err := p.rollbacksOf(ctx, named{id, rec.TenantID})
 		if err != nil {
 			return rec, rollback.Rollback{}, err
 		}
@@ -254,6 +255,12 @@ func (p *Plane) awaitRollback(ctx context.Context, id string) (pipeline.Record, 
 		case <-ticker.C:
 		}
 	}
+}
+
+// rollbacksOf are a release's rollbacks, oldest first.
+func (p *Plane) rollbacksOf(ctx context.Context, of named) ([]rollback.Rollback, error) {
+	all, err := p.o.Store.Rollbacks(ctx, of.releaseID)
+	return slices.DeleteFunc(all, func(rb rollback.Rollback) bool { return rb.TenantID != of.tenant }), err
 }
 
 func (p *Plane) rollbackStatement(r pipeline.Record, rb rollback.Rollback, now time.Time) evidence.Rollback {

@@ -103,9 +103,9 @@ func (p *Plane) rules(ctx context.Context, service string) (gate.RuleSet, error)
 
 // rulesOf are those by which a release is judged: its service's. What belongs
 // to no release is judged as the only service is, if there is one only.
-func (p *Plane) rulesOf(ctx context.Context, releaseID string) (gate.RuleSet, error) {
-	if releaseID != "" {
-		rel, err := p.identity(ctx, named{releaseID: releaseID})
+func (p *Plane) rulesOf(ctx context.Context, of named) (gate.RuleSet, error) {
+	if of.releaseID != "" {
+		rel, err := p.identity(ctx, of)
 		if err != nil {
 			return gate.RuleSet{}, err
 		}

@@ -72,7 +72,7 @@ func (p *Plane) serves(ctx context.Context, s *Service, rec pipeline.Record) (bo
 	}
 	active, err := p.o.Store.Active(ctx, s.Name)
 	for _, rb := range active {
-		if rb.ReleaseID == rec.ID {
+		if rb.ReleaseID == rec.ID && rb.TenantID == rec.TenantID {
 			return true, err
 		}
 	}

@@ -151,8 +151,8 @@ func (b *bundle) addLog(ctx context.Context, r headgate.Release) error {
 		if err != nil {
 			return err
 		}
-		if !s.isAbout(r) {
-			continue // made under its id before there was a release of it
+		if !s.IsAbout(r) {
+			continue
 		}
 		hashes, err := b.log.Inclusion(ctx, b.size, e.Index)
 		if err != nil {

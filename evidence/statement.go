@@ -52,8 +52,9 @@ func About(r headgate.Release, p Predicate) (Statement, error) {
 	return newStatement(Subject{Name: r.ID, Digest: map[string]string{algorithm: value}}, p)
 }
 
-// isAbout reports whether the statement's subject is the release.
-func (s Statement) isAbout(r headgate.Release) bool {
+// IsAbout reports whether the statement's subject is the release. One that was
+// made under the release's id before there was a release of it is not.
+func (s Statement) IsAbout(r headgate.Release) bool {
 	algorithm, value, _ := strings.Cut(r.Digest, ":")
 	return len(s.Subject) == 1 && s.Subject[0].Name == r.ID && s.Subject[0].Digest[algorithm] == value
 }

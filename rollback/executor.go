@@ -84,8 +84,8 @@ func New(cfg Config) *Executor {
 }
 
 // Begin makes the intent durable and freezes the service; nothing is touched
-// yet. A request whose ID exists, or without an ID for a release that is
-// already being rolled back, returns that rollback.
+// yet. A request whose ID exists, or without an ID for a tenant's release that
+// is already being rolled back, returns that rollback.
 func (x *Executor) Begin(ctx context.Context, req Request) (Rollback, error) {
 	if req.ReleaseID == "" {
 		return Rollback{}, headgate.Invalidf("release_id is required")
@@ -98,7 +98,7 @@ func (x *Executor) Begin(ctx context.Context, req Request) (Rollback, error) {
 			return Rollback{}, err
 		}
 		for _, r := range active {
-			if r.ReleaseID == req.ReleaseID {
+			if r.ReleaseID == req.ReleaseID && r.TenantID == req.TenantID {
 				return r, nil
 			}
 		}
