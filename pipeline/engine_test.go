@@ -453,7 +453,7 @@ func TestOlderDataGivesNoShare(t *testing.T) {
 		before = len(r.applied)
 	})
 	w.start()
-	w.wantOutcome(w.awaitDone("older"), headgate.RolledBack, headgate.StageCanary, pipeline.ReasonOutdated)
+	w.wantOutcome(w.awaitDone("older"), headgate.Inconclusive, headgate.StageCanary, pipeline.ReasonOutdated)
 	w.router.do(func(r *router) {
 		if slices.ContainsFunc(r.applied[before:], func(s rollout.Split) bool { return s.Share > 0 }) {
 			t.Errorf("a share was given again: %+v", r.applied[before:])
@@ -497,13 +497,16 @@ func TestLapsedLeaseIsNeverResumed(t *testing.T) {
 			w.start()
 			if name == "time, and the first look fails" {
 				r := w.awaitTicks("left", ticks+2)
-				if r.State.Canary.Verdict != headgate.Broken {
-					t.Errorf("verdict %s while the router cannot be asked", r.State.Canary.Verdict)
+				if d := r.State.Canary; d.Verdict != headgate.Broken || !strings.Contains(d.Reason, "out of reach") || !strings.Contains(d.Reason, "cannot be renewed") {
+					t.Errorf("verdict %s while the router cannot be asked: %s", d.Verdict, d.Reason)
 				}
 				w.router.do(func(r *router) { r.down["status"] = false })
 			}
 			r := w.awaitDone("left")
-			w.wantOutcome(r, headgate.RolledBack, headgate.StageCanary, pipeline.ReasonLeaseLapsed)
+			w.wantOutcome(r, headgate.Inconclusive, headgate.StageCanary, pipeline.ReasonLeaseLapsed)
+			if w.quarantined(r) {
+				t.Error("a digest that nothing was found against is in quarantine")
+			}
 			w.router.do(func(r *router) {
 				if slices.ContainsFunc(r.applied[before:], func(s rollout.Split) bool { return s.Share > 0 }) {
 					t.Error("the candidate got a share again")

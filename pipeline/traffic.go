@@ -68,8 +68,16 @@ func (e *Engine) tick(ctx context.Context, r Record, now time.Time, want steerin
 	obs := e.observe(ctx, r)
 	t := makeTick(r, now, counts, obs, err != nil)
 	d := j.Observe(t)
-	if obs.Stale != "" && d.Verdict == headgate.Broken && d.Action != canary.Rollback {
-		d.Reason = "Nothing can be judged: " + obs.Stale + "."
+	if d.Verdict == headgate.Broken && d.Action != canary.Rollback {
+		switch {
+		case err != nil:
+			d.Reason = "Nothing can be judged: " + headgate.AsError(err).Message + "."
+			if status == nil {
+				d.Reason += " The share cannot be renewed meanwhile: when its lease is over, all users are on stable and the canary ends."
+			}
+		case obs.Stale != "":
+			d.Reason = "Nothing can be judged: " + obs.Stale + "."
+		}
 	}
 
 	c := Commit{Record: r, ClaimedGen: r.Gen, Ticks: []TickRow{{Seq: r.State.Ticks + 1, Tick: t, Decision: d}}}
@@ -211,8 +219,8 @@ func (e *Engine) grant(ctx context.Context, r Record, now time.Time, want steeri
 // lapsed is what follows from a share that ran out: it is never given again.
 func lapsed() step {
 	return step{
-		outcome: headgate.RolledBack, reasons: []string{ReasonLeaseLapsed},
-		message: "the canary's lease ran out while no controller renewed it; its traffic is back on stable and stays there",
+		outcome: headgate.Inconclusive, reasons: []string{ReasonLeaseLapsed},
+		message: "the canary's lease ran out because it could not be renewed at all routers; its traffic is back on stable and stays there. That says nothing about the candidate",
 	}
 }
 
@@ -220,7 +228,7 @@ func lapsed() step {
 // have been restored from an older copy: what was decided since is not known.
 func outdated() step {
 	return step{
-		outcome: headgate.RolledBack, reasons: []string{ReasonOutdated},
+		outcome: headgate.Inconclusive, reasons: []string{ReasonOutdated},
 		message: "a router has taken later decisions than this control plane knows of, whose data seems to be an older copy; the canary gets no share",
 	}
 }

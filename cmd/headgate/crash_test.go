@@ -274,7 +274,7 @@ func (p *plane) checkLapsed(t *testing.T, id string) {
 	if !slices.Equal(rel.Reasons, []string{pipeline.ReasonLeaseLapsed}) || rel.StoppedAt != headgate.StageCanary {
 		t.Errorf("stopped at %s because of %v, want the canary's lapsed lease", rel.StoppedAt, rel.Reasons)
 	}
-	p.check(t, id, headgate.RolledBack)
+	p.check(t, id, headgate.Inconclusive)
 }
 
 func proxyKilled(t *testing.T, w *world) {

@@ -257,7 +257,7 @@ func olderState(t *testing.T, w *world) {
 		t.Fatal(err)
 	}
 	rel := p.awaitEnd(t, id)
-	if rel.Outcome != headgate.RolledBack || !slices.Equal(rel.Reasons, []string{pipeline.ReasonOutdated}) {
+	if rel.Outcome != headgate.Inconclusive || !slices.Equal(rel.Reasons, []string{pipeline.ReasonOutdated}) {
 		t.Errorf("%s %v", rel.Outcome, rel.Reasons)
 	}
 	if after := p.users.last(headgate.Candidate).Sub(killed); after > leaseBound {

@@ -102,9 +102,14 @@ func (a *app) runProxy(ctx context.Context, p *proxy.Proxy, token string, o prox
 	case <-ctx.Done():
 	case err = <-failed:
 	}
-	err = errors.Join(err, admin.Close(), stop())
+	err = errors.Join(err, admin.Close())
 	if errors.Is(err, http.ErrServerClosed) {
-		return nil
+		err = nil
+	}
+	if cut := stop(); errors.Is(cut, context.DeadlineExceeded) {
+		fmt.Fprintf(a.stderr, "headgate: requests were still in flight after %s and were cut off\n", drain)
+	} else {
+		err = errors.Join(err, cut)
 	}
 	return err
 }

@@ -77,16 +77,16 @@ func (c *Client) call(ctx context.Context, method, path string, body []byte, out
 	req.Header.Set("Authorization", "Bearer "+c.token)
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return unreachable(err)
+		return unreachable(req, err)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswerBytes))
 	if err != nil {
-		return unreachable(err)
+		return unreachable(req, err)
 	}
 	if resp.StatusCode == http.StatusOK {
 		if err := json.Unmarshal(data, out); err != nil {
-			return unreachable(err)
+			return unreachable(req, err)
 		}
 		return nil
 	}
@@ -100,6 +100,6 @@ func (c *Client) call(ctx context.Context, method, path string, body []byte, out
 	return &headgate.Error{Code: e.Code, Class: e.Class, Message: e.Message, Retryable: e.Retryable, Details: e.Details}
 }
 
-func unreachable(cause error) error {
-	return headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient, "the proxy's admin address does not answer; check that the proxy runs and is reachable").Wrap(cause)
+func unreachable(req *http.Request, cause error) error {
+	return headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient, "the proxy's admin address %s does not answer; check that the proxy runs and is reachable", req.URL.Host).Wrap(cause)
 }

@@ -66,7 +66,7 @@ func (p *Proxy) newReverseProxy() *httputil.ReverseProxy {
 	return &httputil.ReverseProxy{
 		Rewrite:        p.rewrite,
 		Transport:      roundTripper(p.roundTrip),
-		ModifyResponse: countResponse,
+		ModifyResponse: p.countResponse,
 		BufferPool:     &buffers{},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			d := decisionOf(r.Context())
@@ -162,15 +162,40 @@ func isGRPC(h http.Header) bool { return strings.HasPrefix(h.Get("Content-Type")
 
 // countResponse has the request counted when the answer's body has ended, or at
 // once when it has no foreseeable end.
-func countResponse(resp *http.Response) error {
+func (p *Proxy) countResponse(resp *http.Response) error {
 	d := decisionOf(resp.Request.Context())
 	resp.Header.Set(RouteHeader, string(d.arm))
-	if resp.StatusCode == http.StatusSwitchingProtocols || strings.HasPrefix(resp.Header.Get("Content-Type"), "text/event-stream") {
+	switch {
+	case resp.StatusCode == http.StatusSwitchingProtocols:
 		d.tally.answered(resp.StatusCode)
-		return nil
+	case strings.HasPrefix(resp.Header.Get("Content-Type"), "text/event-stream"):
+		d.tally.answered(resp.StatusCode)
+		body := resp.Body
+		resp.Body = &endlessBody{ReadCloser: body, closing: p.closing, stop: context.AfterFunc(p.closing, func() { _ = body.Close() })}
+	default:
+		resp.Body = &countedBody{ReadCloser: resp.Body, resp: resp, d: d}
 	}
-	resp.Body = &countedBody{ReadCloser: resp.Body, resp: resp, d: d}
 	return nil
+}
+
+// endlessBody is an event stream, which ends when the proxy shuts down.
+type endlessBody struct {
+	io.ReadCloser
+	closing context.Context
+	stop    func() bool
+}
+
+func (b *endlessBody) Read(buf []byte) (int, error) {
+	n, err := b.ReadCloser.Read(buf)
+	if err != nil && b.closing.Err() != nil {
+		err = io.EOF
+	}
+	return n, err
+}
+
+func (b *endlessBody) Close() error {
+	b.stop()
+	return b.ReadCloser.Close()
 }
 
 type countedBody struct {
