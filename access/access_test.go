@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -18,11 +19,16 @@ var now = time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
 
 // memory is a store in memory; err is what it answers when it is broken.
 type memory struct {
-	all map[string]access.Credential
-	err error
+	all   map[string]access.Credential
+	trail []headgate.Event
+	err   error
 }
 
-func (m *memory) PutCredential(_ context.Context, c access.Credential) error {
+// root is confined to no tenant.
+var root = access.Identity{Name: "root", Role: access.Operator}
+
+func (m *memory) PutCredential(_ context.Context, c access.Credential, ev headgate.Event) error {
+	m.trail = append(m.trail, ev)
 	if m.all == nil {
 		m.all = map[string]access.Credential{}
 	}
@@ -33,6 +39,19 @@ func (m *memory) PutCredential(_ context.Context, c access.Credential) error {
 func (m *memory) Credential(_ context.Context, id string) (access.Credential, bool, error) {
 	c, ok := m.all[id]
 	return c, ok, m.err
+}
+
+func (m *memory) Credentials(context.Context) ([]access.Credential, error) {
+	all := slices.Collect(maps.Values(m.all))
+	slices.SortFunc(all, func(a, b access.Credential) int { return strings.Compare(a.Name, b.Name) })
+	return all, m.err
+}
+
+func (m *memory) DeleteCredential(_ context.Context, id string, ev headgate.Event) (bool, error) {
+	_, ok := m.all[id]
+	delete(m.all, id)
+	m.trail = append(m.trail, ev)
+	return ok, m.err
 }
 
 func wantCode(t *testing.T, err error, code string) {
@@ -49,7 +68,7 @@ func TestIssueAndVerify(t *testing.T) {
 	t.Parallel()
 	m := &memory{}
 	tenants := []string{"acme", "globex"}
-	token, c, err := access.Issue(t.Context(), m, "ci", "", access.Releaser, tenants, time.Hour, now)
+	token, c, err := access.Issue(t.Context(), m, root, access.Wanted{Name: "ci", Role: access.Releaser, Tenants: tenants, TTL: time.Hour}, now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +90,7 @@ func TestIssueAndVerify(t *testing.T) {
 	if bytes.Contains(shown, []byte(secret)) || bytes.Contains(shown, []byte("ash")) || bytes.Contains(m.all[c.ID].Hash, []byte(secret)) {
 		t.Errorf("the stored credential %s holds the secret or its hash", shown)
 	}
-	again, _, err := access.Issue(t.Context(), m, "ci", "", access.Releaser, nil, time.Hour, now)
+	again, _, err := access.Issue(t.Context(), m, root, access.Wanted{Name: "ci", Role: access.Releaser, TTL: time.Hour}, now)
 	if err != nil || again == token {
 		t.Errorf("a second credential is the same, %v", err)
 	}
@@ -93,7 +112,7 @@ func TestIssueRefuses(t *testing.T) {
 		{name: "tenant without a name", who: "ann", role: access.Viewer, tenants: []string{"acme", ""}},
 	} {
 		m := &memory{}
-		token, _, err := access.Issue(t.Context(), m, tt.who, "", tt.role, tt.tenants, tt.ttl, now)
+		token, _, err := access.Issue(t.Context(), m, root, access.Wanted{Name: tt.who, Role: tt.role, Tenants: tt.tenants, TTL: tt.ttl}, now)
 		wantCode(t, err, headgate.CodeValidation)
 		if token != "" || len(m.all) != 0 {
 			t.Errorf("%s: a credential was made", tt.name)
@@ -104,11 +123,11 @@ func TestIssueRefuses(t *testing.T) {
 func TestVerifyRefuses(t *testing.T) {
 	t.Parallel()
 	m := &memory{}
-	token, c, err := access.Issue(t.Context(), m, "ci", "", access.Releaser, nil, time.Hour, now)
+	token, c, err := access.Issue(t.Context(), m, root, access.Wanted{Name: "ci", Role: access.Releaser, TTL: time.Hour}, now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	forever, other, err := access.Issue(t.Context(), m, "ann", "", access.Operator, nil, 0, now)
+	forever, other, err := access.Issue(t.Context(), m, root, access.Wanted{Name: "ann", Role: access.Operator}, now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -232,6 +251,76 @@ func TestSees(t *testing.T) {
 	} {
 		if got := (access.Identity{Tenants: tt.tenants}).Sees(tt.tenant); got != tt.want {
 			t.Errorf("confined to %v sees %q: %v, want %v", tt.tenants, tt.tenant, got, tt.want)
+		}
+	}
+}
+
+// An operator looks after credentials that reach no further than its own, and
+// nobody else after any.
+func TestWhoLooksAfterCredentials(t *testing.T) {
+	t.Parallel()
+	m := &memory{}
+	ops := access.Identity{Name: "acme-laptop", Person: "ada", Role: access.Operator, Tenants: []string{"acme", "beta"}, From: "192.0.2.7"}
+	for _, tt := range []struct {
+		name    string
+		by      access.Identity
+		tenants []string
+		want    []string
+		code    string
+	}{
+		{name: "operator", by: root},
+		{name: "operator for a tenant", by: root, tenants: []string{"globex"}, want: []string{"globex"}},
+		{name: "confined, says nothing", by: ops, want: []string{"acme", "beta"}},
+		{name: "confined, for one of its own", by: ops, tenants: []string{"beta"}, want: []string{"beta"}},
+		{name: "confined, for another's", by: ops, tenants: []string{"beta", "globex"}, code: headgate.CodeTenantScope},
+		{name: "approver", by: access.Identity{Name: "bob", Role: access.Approver}, code: headgate.CodeForbidden},
+		{name: "nobody", code: headgate.CodeForbidden},
+	} {
+		before := len(m.trail)
+		token, c, err := access.Issue(t.Context(), m, tt.by, access.Wanted{Name: tt.name, Role: access.Operator, Tenants: tt.tenants}, now)
+		if wantCode(t, err, tt.code); err != nil {
+			if token != "" || len(m.trail) != before {
+				t.Errorf("%s: refused, and made", tt.name)
+			}
+			continue
+		}
+		if !slices.Equal(c.Tenants, tt.want) || c.CreatedBy != tt.by.Holder() {
+			t.Errorf("%s: made %+v, want tenants %v", tt.name, c, tt.want)
+		}
+		said, err := json.Marshal(m.trail[before])
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, secret, _ := strings.Cut(token, ".")
+		ev := m.trail[before]
+		if ev.Kind != "token_created" || ev.Actor != tt.by.Name || ev.From != tt.by.From || ev.Data["person"] != tt.name || ev.Data["role"] != access.Operator ||
+			bytes.Contains(said, []byte(secret)) {
+			t.Errorf("%s: the audit trail says %s", tt.name, said)
+		}
+	}
+
+	seen, err := access.List(t.Context(), m, ops)
+	if err != nil || len(seen) != 2 || seen[0].Name != "confined, for one of its own" || seen[1].Name != "confined, says nothing" {
+		t.Errorf("a confined operator sees %+v, %v", seen, err)
+	}
+	_, err = access.List(t.Context(), m, access.Identity{Name: "bob", Role: access.Approver})
+	wantCode(t, err, headgate.CodeForbidden)
+
+	all, err := access.List(t.Context(), m, root)
+	if err != nil || len(all) != 4 {
+		t.Fatalf("an operator sees %+v, %v", all, err)
+	}
+	for _, c := range all {
+		code := headgate.CodeNotFound
+		if len(c.Tenants) > 0 && c.Tenants[0] != "globex" {
+			code = ""
+		}
+		_, err := access.Revoke(t.Context(), m, access.Identity{Role: access.Releaser}, c.ID, now)
+		wantCode(t, err, headgate.CodeForbidden)
+		_, err = access.Revoke(t.Context(), m, ops, c.ID, now)
+		wantCode(t, err, code)
+		if _, still := m.all[c.ID]; still != (code != "") {
+			t.Errorf("%s: still there: %v", c.Name, still)
 		}
 	}
 }

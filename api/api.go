@@ -152,6 +152,7 @@ func (s *server) register(a huma.API) {
 	s.registerReleases(a)
 	s.registerRules(a)
 	s.registerQuarantine(a)
+	s.registerTokens(a)
 	s.registerDrills(a)
 	s.registerTelemetry(a)
 }

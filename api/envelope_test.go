@@ -17,6 +17,9 @@ import (
 	"github.com/headgate/headgate/store/sqlite"
 )
 
+// root makes the first credential.
+var root = access.Identity{Name: "root", Role: access.Operator}
+
 // asker asks a handler over an empty database, as an operator.
 type asker struct {
 	http.Handler
@@ -36,7 +39,7 @@ func newAsker(t *testing.T) *asker {
 	a.Handler = api.New(api.Options{
 		Plane: control.New(control.Options{Settings: config.DefaultSettings(), Store: db, Logger: log}), Credentials: db, Version: "test", Logger: log,
 	})
-	if a.token, _, err = access.Issue(t.Context(), db, "olga", "", access.Operator, nil, 0, time.Now()); err != nil {
+	if a.token, _, err = access.Issue(t.Context(), db, root, access.Wanted{Name: "olga", Role: access.Operator}, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	return a

@@ -112,7 +112,7 @@ func newFlagServerOf(t testing.TB, description string, lease time.Duration) *fla
 	s := &flagServer{Server: httptest.NewServer(api.New(api.Options{Plane: plane, Credentials: db, Version: "test", Logger: log}))}
 	t.Cleanup(s.Close)
 	for token, tenants := range map[*string][]string{&s.acme: {"acme"}, &s.all: nil} {
-		if *token, _, err = access.Issue(ctx, db, "app", "", access.Viewer, tenants, 0, time.Now()); err != nil {
+		if *token, _, err = access.Issue(ctx, db, root, access.Wanted{Name: "app", Role: access.Viewer, Tenants: tenants}, time.Now()); err != nil {
 			t.Fatal(err)
 		}
 	}

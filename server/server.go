@@ -327,7 +327,8 @@ func (s *Server) URL() string { return s.addr }
 
 // IssueToken makes a credential in the server's own store.
 func (s *Server) IssueToken(ctx context.Context, name string, role access.Role, tenants []string) (string, error) {
-	token, _, err := access.Issue(ctx, s.db, name, "", role, tenants, 0, time.Now().UTC())
+	by := access.Identity{Name: "headgate serve", Role: access.Operator}
+	token, _, err := access.Issue(ctx, s.db, by, access.Wanted{Name: name, Role: role, Tenants: tenants}, time.Now().UTC())
 	return token, err
 }
 

@@ -15,78 +15,75 @@ import (
 
 	"github.com/headgate/headgate"
 	"github.com/headgate/headgate/access"
+	"github.com/headgate/headgate/client"
 	"github.com/headgate/headgate/config"
 	"github.com/headgate/headgate/store/sqlite"
 )
 
 func newTokenCommand(a *app) *cobra.Command {
-	return group("token", "Make, list and revoke credentials, in the data folder of a stopped server",
+	return group("token", "Make, list and revoke credentials, of a running server or in the data folder of a stopped one",
 		newTokenCreateCommand(a), newTokenListCommand(a), newTokenRevokeCommand(a))
 }
 
 func newTokenCreateCommand(a *app) *cobra.Command {
-	var data, name, person, role string
-	var tenants []string
+	var k keeper
+	var n client.NewToken
 	var expires time.Duration
 	c := &cobra.Command{
 		Use:   "create --name NAME --role ROLE",
 		Short: "Make a credential and print its token, once",
 		Long: "Make a credential and print its token on standard output. The token is shown once: only a hash is kept.\n" +
-			"A viewer reads; a releaser runs releases and adds evidence; an approver approves; an operator may do everything.",
-		Example: "  (umask 077; headgate token create --data /var/lib/headgate --name ci --role releaser --expires 2160h > ci.token)",
-		Args:    usage(cobra.NoArgs),
+			"A viewer reads; a releaser runs releases and adds evidence; an approver approves; an operator may do everything.\n" + keeperHelp,
+		Example: "  (umask 077; headgate token create --data /var/lib/headgate --name ada --role operator > ada.token)\n" +
+			"  (umask 077; headgate token create --token-file ada.token --name ci --role releaser --expires 2160h > ci.token)",
+		Args: usage(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if name == "" || role == "" {
+			if n.Name == "" || n.Role == "" {
 				return usageError{errors.New("--name and --role are required; the role is one of viewer, releaser, approver, operator")}
 			}
-			if !slices.Contains(access.Roles(), access.Role(role)) {
-				return usageError{fmt.Errorf("--role: %q is no role; use viewer, releaser, approver or operator", role)}
+			if !slices.Contains(access.Roles(), access.Role(n.Role)) {
+				return usageError{fmt.Errorf("--role: %q is no role; use viewer, releaser, approver or operator", n.Role)}
 			}
 			if expires < 0 {
 				return usageError{errors.New("--expires must be a duration such as 2160h; leave it out for a token that does not expire")}
 			}
-			dir, err := a.dataDir(data)
-			if err != nil {
-				return err
-			}
-			return withStore(c.Context(), dir, func(db *sqlite.DB) error {
-				token, cred, err := access.Issue(c.Context(), db, name, person, access.Role(role), tenants, expires, time.Now().UTC())
+			n.ExpiresS = expires.Seconds()
+			return a.withTokens(c.Context(), k, true, func(t tokens) error {
+				made, err := t.CreateToken(c.Context(), n)
 				if err != nil {
 					return err
 				}
-				fmt.Fprintln(a.stdout, token)
+				fmt.Fprintln(a.stdout, made.Token)
 				fmt.Fprintf(a.stderr, "credential %s: %s of %s, %s\nThe token above is not shown again; keep it in a file that only its user reads, and name that in HEADGATE_TOKEN_FILE.\n",
-					cred.ID, cred.Role, reach(cred), validity(cred))
+					made.ID, made.Role, printable(reach(made.Credential)), validity(made.Credential))
 				return nil
 			})
 		},
 	}
 	f := c.Flags()
-	dataFlag(c, &data)
-	f.StringVar(&name, "name", "", "who or what will use it, for the audit log (required)")
-	f.StringVar(&person, "person", "", "who holds it, if --name does not say: what takes two people never takes two credentials of one (default: the name)")
-	f.StringVar(&role, "role", "", "viewer, releaser, approver or operator (required)")
-	f.StringArrayVar(&tenants, "tenant", nil, "tenant that it is confined to (repeatable; default: all)")
+	k.declare(c)
+	f.StringVar(&n.Name, "name", "", "who or what will use it, for the audit log (required)")
+	f.StringVar(&n.Person, "person", "", "who holds it, if --name does not say: what takes two people never takes two credentials of one (default: the name)")
+	f.StringVar(&n.Role, "role", "", "viewer, releaser, approver or operator (required)")
+	f.StringArrayVar(&n.Tenants, "tenant", nil, "tenant that it is confined to (repeatable; default: all that yours reaches)")
 	f.DurationVar(&expires, "expires", 0, "how long it is good, for example 2160h (default: for ever)")
 	return c
 }
 
 func newTokenListCommand(a *app) *cobra.Command {
-	var data, output string
+	var k keeper
+	var output string
 	c := &cobra.Command{
 		Use:   "list",
 		Short: "List credentials, without secrets",
+		Long:  "List credentials, without secrets.\n" + keeperHelp,
 		Args:  usage(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := checkOutput(output); err != nil {
 				return err
 			}
-			dir, err := a.existingDataDir(data)
-			if err != nil {
-				return err
-			}
-			return withStore(c.Context(), dir, func(db *sqlite.DB) error {
-				all, err := db.Credentials(c.Context())
+			return a.withTokens(c.Context(), k, false, func(t tokens) error {
+				all, err := t.Tokens(c.Context())
 				if err != nil {
 					return err
 				}
@@ -95,43 +92,132 @@ func newTokenListCommand(a *app) *cobra.Command {
 				}
 				rows := make([][]string, len(all))
 				for i, cred := range all {
-					rows[i] = []string{cred.ID, cred.Name, cmp.Or(cred.Person, cred.Name), string(cred.Role), reach(cred), cred.CreatedAt.Local().Format(time.DateTime), validity(cred)}
+					rows[i] = []string{
+						cred.ID, printable(cred.Name), printable(cmp.Or(cred.Person, cred.Name)), cred.Role, printable(reach(cred)),
+						cred.CreatedAt.Local().Format(time.DateTime), printable(cmp.Or(cred.CreatedBy, "–")), validity(cred),
+					}
 				}
-				return a.table([]string{"ID", "NAME", "PERSON", "ROLE", "TENANTS", "CREATED", "VALIDITY"}, rows)
+				return a.table([]string{"ID", "NAME", "PERSON", "ROLE", "TENANTS", "CREATED", "BY", "VALIDITY"}, rows)
 			})
 		},
 	}
-	dataFlag(c, &data)
+	k.declare(c)
 	outputFlag(c.Flags(), &output)
 	return c
 }
 
 func newTokenRevokeCommand(a *app) *cobra.Command {
-	var data string
+	var k keeper
 	c := &cobra.Command{
 		Use:   "revoke ID",
-		Short: "Make a credential worthless",
+		Short: "Make a credential worthless, at once",
+		Long:  "Make a credential worthless, at once.\n" + keeperHelp,
 		Args:  usage(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
-			dir, err := a.existingDataDir(data)
-			if err != nil {
-				return err
-			}
-			return withStore(c.Context(), dir, func(db *sqlite.DB) error {
-				found, err := db.DeleteCredential(c.Context(), args[0])
+			return a.withTokens(c.Context(), k, false, func(t tokens) error {
+				gone, err := t.RevokeToken(c.Context(), args[0])
 				if err != nil {
 					return err
 				}
-				if !found {
-					return headgate.Errorf(headgate.CodeNotFound, headgate.ClassValidation, "there is no credential %s; headgate token list shows them", printable(args[0]))
-				}
-				fmt.Fprintf(a.stdout, "credential %s is revoked\n", args[0])
+				fmt.Fprintf(a.stdout, "credential %s (%s) is revoked\n", gone.ID, printable(gone.Name))
 				return nil
 			})
 		},
 	}
-	dataFlag(c, &data)
+	k.declare(c)
 	return c
+}
+
+const keeperHelp = "With an operator's token (--token-file or its variables) or a server's address it asks the server that runs; with --data, or\n" +
+	"without any of them, it opens the data folder of one that is stopped: so the first token is made."
+
+// tokens are kept by a running server, or in a data folder.
+type tokens interface {
+	CreateToken(ctx context.Context, n client.NewToken) (client.IssuedToken, error)
+	Tokens(ctx context.Context) ([]client.Credential, error)
+	RevokeToken(ctx context.Context, id string) (client.Credential, error)
+}
+
+// keeper says who keeps the tokens.
+type keeper struct {
+	data string
+	connection
+}
+
+func (k *keeper) declare(c *cobra.Command) {
+	dataFlag(c, &k.data)
+	k.flags(c.Flags())
+}
+
+// withTokens hands do the tokens that k and the environment name. Only where
+// create says so, a data folder is made that does not exist.
+func (a *app) withTokens(ctx context.Context, k keeper, create bool, do func(tokens) error) error {
+	asked := k.url != "" || k.tokenFile != ""
+	if k.data != "" && asked {
+		return usageError{errors.New("--data is for a stopped server, --url and --token-file are for one that runs; give one of them")}
+	}
+	s, err := config.LoadSettings(config.Sources{Environ: a.environ})
+	if err != nil {
+		return err
+	}
+	if asked || k.data == "" && (a.getenv(tokenVariable) != "" || !byDefault(s, "token_file") || !byDefault(s, "url")) {
+		cl, err := a.connect(k.connection)
+		if err != nil {
+			return err
+		}
+		return do(cl)
+	}
+	dir, err := a.dataDir(k.data)
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(filepath.Join(dir, "headgate.db")); err != nil && !create {
+		return headgate.Invalidf("%s is not the data folder of a server; give --data or HEADGATE_DATA", dir)
+	}
+	db, err := sqlite.Open(ctx, dir)
+	if errors.Is(err, &headgate.Error{Code: headgate.CodeUnavailable}) {
+		return headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient,
+			"a running server uses %s, and only one process may; ask the server, with --token-file and an operator's token, or stop it", dir).Wrap(err)
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(folderTokens{db}), db.Close())
+}
+
+// folderTokens are those in the data folder of a stopped server, whose owner
+// may do with them what an operator may.
+type folderTokens struct{ db *sqlite.DB }
+
+var folderOwner = access.Identity{Name: "headgate token", Role: access.Operator}
+
+func (f folderTokens) CreateToken(ctx context.Context, n client.NewToken) (client.IssuedToken, error) {
+	token, c, err := access.Issue(ctx, f.db, folderOwner, access.Wanted{
+		Name: n.Name, Person: n.Person, Role: access.Role(n.Role), Tenants: n.Tenants, TTL: time.Duration(n.ExpiresS * float64(time.Second)),
+	}, time.Now().UTC())
+	return client.IssuedToken{Token: token, Credential: told(c)}, err
+}
+
+func (f folderTokens) Tokens(ctx context.Context) ([]client.Credential, error) {
+	all, err := access.List(ctx, f.db, folderOwner)
+	out := make([]client.Credential, len(all))
+	for i, c := range all {
+		out[i] = told(c)
+	}
+	return out, err
+}
+
+func (f folderTokens) RevokeToken(ctx context.Context, id string) (client.Credential, error) {
+	c, err := access.Revoke(ctx, f.db, folderOwner, id, time.Now().UTC())
+	return told(c), err
+}
+
+// told is a credential as a server would tell of it.
+func told(c access.Credential) client.Credential {
+	return client.Credential{
+		ID: c.ID, Name: c.Name, Person: c.Person, Role: string(c.Role), Tenants: c.Tenants,
+		CreatedAt: c.CreatedAt, CreatedBy: c.CreatedBy, ExpiresAt: c.ExpiresAt,
+	}
 }
 
 func dataFlag(c *cobra.Command, data *string) {
@@ -148,39 +234,14 @@ func (a *app) dataDir(flag string) (string, error) {
 	return s.DataDir, err
 }
 
-// existingDataDir is dataDir for commands that should not make one.
-func (a *app) existingDataDir(flag string) (string, error) {
-	dir, err := a.dataDir(flag)
-	if err != nil {
-		return "", err
-	}
-	if _, err := os.Stat(filepath.Join(dir, "headgate.db")); err != nil {
-		return "", headgate.Invalidf("%s is not the data folder of a server; give --data or HEADGATE_DATA", dir)
-	}
-	return dir, nil
-}
-
-// withStore opens a data folder that no server uses.
-func withStore(ctx context.Context, dir string, do func(*sqlite.DB) error) error {
-	db, err := sqlite.Open(ctx, dir)
-	if errors.Is(err, &headgate.Error{Code: headgate.CodeUnavailable}) {
-		return headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient,
-			"a running server uses %s, and only one process may; stop it, run this again, and start it", dir).Wrap(err)
-	}
-	if err != nil {
-		return err
-	}
-	return errors.Join(do(db), db.Close())
-}
-
-func reach(c access.Credential) string {
+func reach(c client.Credential) string {
 	if len(c.Tenants) == 0 {
 		return "all tenants"
 	}
 	return strings.Join(c.Tenants, ", ")
 }
 
-func validity(c access.Credential) string {
+func validity(c client.Credential) string {
 	if c.ExpiresAt.IsZero() {
 		return "does not expire"
 	}

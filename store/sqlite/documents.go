@@ -84,15 +84,18 @@ func (db *DB) Plan(ctx context.Context, tenant, releaseID string) (rollout.Plan,
 	return p, err
 }
 
-// PutCredential keeps a new credential.
-func (db *DB) PutCredential(ctx context.Context, c access.Credential) error {
+// PutCredential keeps a new credential, and the event that tells of it.
+func (db *DB) PutCredential(ctx context.Context, c access.Credential, ev headgate.Event) error {
 	doc, err := toJSON(c)
 	if err != nil {
 		return err
 	}
 	return db.write(ctx, func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, `INSERT INTO credentials (id, hash, credential) VALUES (?, ?, ?)`, c.ID, c.Hash, doc)
-		return err
+		if err != nil {
+			return err
+		}
+		return insertEvent(ctx, tx, "", ev)
 	})
 }
 
@@ -118,16 +121,21 @@ func (db *DB) Credentials(ctx context.Context) ([]access.Credential, error) {
 	return query[access.Credential](ctx, db.r, `SELECT credential FROM credentials ORDER BY rowid`)
 }
 
-// DeleteCredential revokes a credential; false when there was none.
-func (db *DB) DeleteCredential(ctx context.Context, id string) (bool, error) {
+// DeleteCredential revokes a credential and keeps the event that tells of it;
+// false when there was none.
+func (db *DB) DeleteCredential(ctx context.Context, id string, ev headgate.Event) (bool, error) {
 	defer db.credentials.forget()
-	var n int64
+	found := false
 	err := db.write(ctx, func(tx *sql.Tx) error {
 		res, err := tx.ExecContext(ctx, `DELETE FROM credentials WHERE id = ?`, id)
-		if err == nil {
-			n, err = res.RowsAffected()
+		if err != nil {
+			return err
 		}
-		return err
+		n, err := res.RowsAffected()
+		if found = n > 0; err != nil || !found {
+			return err
+		}
+		return insertEvent(ctx, tx, "", ev)
 	})
-	return n > 0, err
+	return found && err == nil, err
 }

@@ -197,8 +197,9 @@ func rolloutPlans(t *testing.T, s Store) {
 }
 
 func credentials(t *testing.T, s Store) {
+	root := access.Identity{Name: "root", Role: access.Operator}
 	now := at.Add(time.Hour)
-	token, issued, err := access.Issue(t.Context(), s, "ci", "", access.Releaser, []string{"acme"}, minute, now)
+	token, issued, err := access.Issue(t.Context(), s, root, access.Wanted{Name: "ci", Role: access.Releaser, Tenants: []string{"acme"}, TTL: minute}, now)
 	must(t, err)
 	if who, err := access.Verify(t.Context(), s, token, now); err != nil || who.Name != "ci" || who.Role != access.Releaser || !slices.Equal(who.Tenants, []string{"acme"}) {
 		t.Errorf("verified as %+v, %v", who, err)
@@ -207,10 +208,10 @@ func credentials(t *testing.T, s Store) {
 	if err != nil || !ok || !bytes.Equal(got.Hash, issued.Hash) || !got.ExpiresAt.Equal(issued.ExpiresAt) {
 		t.Errorf("credential %+v, %v, %v; want %+v", got, ok, err, issued)
 	}
-	if err := s.PutCredential(t.Context(), issued); err == nil {
+	if err := s.PutCredential(t.Context(), issued, headgate.Event{Kind: "token_created"}); err == nil {
 		t.Error("a credential was overwritten")
 	}
-	_, second, err := access.Issue(t.Context(), s, "ann", "", access.Operator, nil, 0, now)
+	_, second, err := access.Issue(t.Context(), s, root, access.Wanted{Name: "ann", Role: access.Operator}, now)
 	must(t, err)
 	all, err := s.Credentials(t.Context())
 	must(t, err)
@@ -224,7 +225,7 @@ func credentials(t *testing.T, s Store) {
 	wantIDs(t, "credentials", names, "ci", "ann")
 
 	for i, want := range []bool{true, false} {
-		if ok, err := s.DeleteCredential(t.Context(), issued.ID); err != nil || ok != want {
+		if ok, err := s.DeleteCredential(t.Context(), issued.ID, headgate.Event{Kind: "token_revoked"}); err != nil || ok != want {
 			t.Errorf("deletion %d: %v, %v; want %v", i, ok, err, want)
 		}
 	}
@@ -232,6 +233,13 @@ func credentials(t *testing.T, s Store) {
 	wantCode(t, err, headgate.CodeUnauthorized)
 	if _, ok, err := s.Credential(t.Context(), second.ID); !ok || err != nil {
 		t.Errorf("the other credential: %v, %v", ok, err)
+	}
+	// Each change is in the audit trail once, and what did not happen is not.
+	for kind, want := range map[string]int{"token_created": 2, "token_revoked": 1} {
+		rows, err := s.Events(t.Context(), control.EventQuery{Kind: kind, Limit: 10})
+		if err != nil || len(rows) != want {
+			t.Errorf("%d events %s, %v; want %d", len(rows), kind, err, want)
+		}
 	}
 }
 

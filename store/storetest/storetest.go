@@ -8,7 +8,6 @@
 package storetest
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -28,10 +27,6 @@ import (
 type Store interface {
 	control.Store
 	access.Store
-	// Credentials returns all, oldest first, without their hashes.
-	Credentials(ctx context.Context) ([]access.Credential, error)
-	// DeleteCredential reports false when there was none.
-	DeleteCredential(ctx context.Context, id string) (bool, error)
 }
 
 // Open returns an empty store, and the store of the evidence log in the same
