@@ -273,6 +273,37 @@ func (s *server) limitReports(c huma.Context, next func(huma.Context)) {
 	next(c)
 }
 
+// maxBundles is how many bundles are handed out at once: each is in memory until
+// its reader has it.
+const maxBundles = 2
+
+const (
+	bundleWait = 10 * time.Second // for others to have theirs
+	bundleRead = 5 * time.Minute  // for a reader to take one
+)
+
+// limitBundles lets requests for bundles wait for each other.
+func (s *server) limitBundles(c huma.Context, next func(huma.Context)) {
+	r, w := humago.Unwrap(c)
+	waiting := time.NewTimer(bundleWait)
+	defer waiting.Stop()
+	select {
+	case s.bundles <- struct{}{}:
+		defer func() { <-s.bundles }()
+	case <-waiting.C:
+		WriteError(w, r, headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient,
+			"too many bundles are being fetched at once; ask for it again in a moment"))
+		return
+	case <-r.Context().Done():
+		return
+	}
+	out := http.NewResponseController(w)
+	if err := out.SetWriteDeadline(time.Now().Add(bundleRead)); err == nil {
+		defer func() { _ = out.SetWriteDeadline(time.Time{}) }() // the connection's next answer has no end
+	}
+	next(c)
+}
+
 // statusProbe learns how the router would refuse a request.
 type statusProbe struct {
 	header http.Header

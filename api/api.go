@@ -53,7 +53,8 @@ type Options struct {
 
 type server struct {
 	Options
-	reports atomic.Int64 // bytes of reports that are being taken in
+	reports atomic.Int64  // bytes of reports that are being taken in
+	bundles chan struct{} // one for each that is being handed out
 }
 
 var overrideErrors sync.Once
@@ -69,7 +70,7 @@ func New(o Options) http.Handler {
 			return humaError(c.Context(), status, msg, errs...)
 		}
 	})
-	s := &server{Options: o}
+	s := &server{Options: o, bundles: make(chan struct{}, maxBundles)}
 	mux := http.NewServeMux()
 	s.register(humago.New(mux, s.config()))
 	s.pages(mux)

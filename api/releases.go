@@ -128,7 +128,9 @@ func (s *server) registerReleases(a huma.API) {
 			j, err := s.Plane.Job(ctx, who, in.ID)
 			return answer(ctx, j, err)
 		})
-	huma.Register(a, op(http.MethodGet, "/releases/{id}/bundle", "release-bundle", "All evidence of a release as one ZIP file"), s.bundle)
+	bundle := op(http.MethodGet, "/releases/{id}/bundle", "release-bundle", "All evidence of a release as one ZIP file")
+	bundle.Middlewares = huma.Middlewares{s.limitBundles}
+	huma.Register(a, bundle, s.bundle)
 	huma.Register(a, op(http.MethodGet, "/evidence/checkpoint", "evidence-checkpoint", "The evidence log's signed size and root"), s.checkpoint)
 }
 

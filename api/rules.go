@@ -136,8 +136,10 @@ func (s *server) registerOverrides(a huma.API) {
 			e, err := s.Plane.EvaluateRelease(ctx, who, in.ID, in.Gate)
 			return answer(ctx, e, err)
 		})
-	huma.Register(a, op(http.MethodPost, "/releases/{id}/bundle", "release-bundle-from",
-		"All evidence of a release as one ZIP file that continues the checkpoint in the body"),
+	bundle := op(http.MethodPost, "/releases/{id}/bundle", "release-bundle-from",
+		"All evidence of a release as one ZIP file that continues the checkpoint in the body")
+	bundle.Middlewares = huma.Middlewares{s.limitBundles}
+	huma.Register(a, bundle,
 		func(ctx context.Context, in *bundleInput) (*fileOutput, error) {
 			return s.bundleFrom(ctx, in.ID, in.RawBody)
 		})

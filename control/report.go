@@ -1,7 +1,6 @@
 package control
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -316,13 +315,7 @@ func (p *Plane) Bundle(ctx context.Context, who access.Identity, id string, earl
 	if err := p.awaitSeal(ctx, id); err != nil {
 		return err
 	}
-	var b bytes.Buffer // nothing is sent of a bundle that cannot be completed
-	err = evidence.WriteBundle(ctx, &b, rec.Release, evidence.BundleOptions{Log: p.o.Log, Blobs: p.o.Blobs, EarlierCheckpoint: earlier})
-	if err != nil {
-		return err
-	}
-	_, err = w.Write(b.Bytes())
-	return err
+	return evidence.WriteBundle(ctx, w, rec.Release, evidence.BundleOptions{Log: p.o.Log, Blobs: p.o.Blobs, EarlierCheckpoint: earlier})
 }
 
 // awaitSeal waits until the release's events are in the evidence log.

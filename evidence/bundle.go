@@ -219,6 +219,7 @@ func (s Statement) references() []string {
 }
 
 func (b *bundle) addBlobs(ctx context.Context, blobs BlobReader) error {
+	var total int64
 	for i, s := range b.statements {
 		for _, d := range s.references() {
 			name := blobMember(d)
@@ -230,9 +231,19 @@ func (b *bundle) addBlobs(ctx context.Context, blobs BlobReader) error {
 				return fmt.Errorf("statement %d rests on a file that is not here: %w", b.entries[i].Index, err)
 			}
 			b.members[name] = content
+			total += int64(len(content))
+			if total > maxBundle { // before the rest takes memory, too
+				return b.tooLarge(total)
+			}
 		}
 	}
 	return nil
+}
+
+func (b *bundle) tooLarge(total int64) error {
+	return headgate.Errorf(headgate.CodeBodyTooLarge, headgate.ClassPermanent,
+		"the evidence of release %q is %d MiB or more, a bundle holds at most %d; fetch its files one by one",
+		b.manifest.ReleaseID, total>>20, maxBundle>>20)
 }
 
 // seal adds the manifest over all other members.
@@ -243,8 +254,7 @@ func (b *bundle) seal(ctx context.Context, r headgate.Release) error {
 		b.manifest.Members = append(b.manifest.Members, member{name, int64(len(content)), Digest(content)})
 	}
 	if total > maxBundle {
-		return headgate.Errorf(headgate.CodeBodyTooLarge, headgate.ClassPermanent,
-			"the evidence of release %q is %d MiB, a bundle holds at most %d; fetch its files one by one", r.ID, total>>20, maxBundle>>20)
+		return b.tooLarge(total)
 	}
 	slices.SortFunc(b.manifest.Members, func(x, y member) int { return strings.Compare(x.Name, y.Name) })
 	s, err := About(r, b.manifest)
