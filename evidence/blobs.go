@@ -1,6 +1,7 @@
 package evidence
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -75,11 +76,12 @@ func (f *Folder) Put(ctx context.Context, content []byte) (string, error) {
 	return d, nil
 }
 
-// keep writes content to path, durably. What is there already with the right
-// size, such as a rule set that every decision names, is not written again.
+// keep writes content to path, durably. What is there already, such as a rule
+// set that every decision names, is not written again; what was damaged since
+// is.
 func (f *Folder) keep(path string, content []byte) error {
 	folder := filepath.Dir(path)
-	if info, err := os.Stat(path); err != nil || info.Size() != int64(len(content)) {
+	if there, err := os.ReadFile(path); err != nil || !bytes.Equal(there, content) { //nolint:gosec // a name that BlobName made
 		if err := os.MkdirAll(folder, 0o700); err != nil {
 			return err
 		}

@@ -137,6 +137,10 @@ func (f *bucket) get(w http.ResponseWriter, r *http.Request, key string) {
 		fail(w, r, http.StatusNotFound, "NoSuchKey")
 		return
 	}
+	if r.Header.Get("X-Amz-Checksum-Mode") == "ENABLED" {
+		sum := sha256.Sum256(content)
+		w.Header().Set("X-Amz-Checksum-Sha256", base64.StdEncoding.EncodeToString(sum[:]))
+	}
 	w.Header().Set("ETag", etag(content))
 	http.ServeContent(w, r, "", time.Now(), bytes.NewReader(content))
 }

@@ -119,14 +119,16 @@ func (b *Blobs) Put(ctx context.Context, content []byte) (string, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	// Most of what is stored twice is a rule set, which every decision names.
-	if info, err := b.core.StatObject(ctx, b.config.Bucket, key, minio.StatObjectOptions{}); err == nil && info.Size == int64(len(content)) {
+	// Most of what is stored twice is a rule set, which every decision names. What
+	// the bucket gives no digest of, or another, is written again.
+	checksum := base64.StdEncoding.EncodeToString(sum[:])
+	if info, err := b.core.StatObject(ctx, b.config.Bucket, key, minio.StatObjectOptions{Checksum: true}); err == nil && info.ChecksumSHA256 == checksum {
 		return digest, nil
 	}
 	_, err = b.core.Client.PutObject(ctx, b.config.Bucket, key, bytes.NewReader(content), int64(len(content)), minio.PutObjectOptions{
 		ContentType:      "application/octet-stream",
 		DisableMultipart: true, // one request: nothing half done is ever left in the bucket
-		UserMetadata:     map[string]string{"X-Amz-Checksum-Sha256": base64.StdEncoding.EncodeToString(sum[:])},
+		UserMetadata:     map[string]string{"X-Amz-Checksum-Sha256": checksum},
 	})
 	if err != nil {
 		return "", b.failure("store an evidence file", err)
