@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"strings"
 	"testing"
 
@@ -41,6 +42,11 @@ func TestCauseIsForLogsOnly(t *testing.T) {
 	}
 	if !errors.Is(err, fs.ErrClosed) {
 		t.Error("the cause is lost")
+	}
+	var log strings.Builder
+	slog.New(slog.NewTextHandler(&log, nil)).Error("put", slog.Any("error", err))
+	if !strings.Contains(log.String(), "the store is busy; try again: "+fs.ErrClosed.Error()) {
+		t.Errorf("the log does not say why: %s", &log)
 	}
 }
 

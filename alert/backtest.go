@@ -54,10 +54,13 @@ type PastRelease struct {
 	// From and To are when users met it; zero when they never did.
 	From time.Time `json:"from,omitzero"`
 	To   time.Time `json:"to,omitzero"`
-	// Gone says why the metrics of that time do not tell, usually that retention
-	// has removed them. Nothing is concluded then.
-	Gone   string   `json:"gone,omitempty"`
-	Firing []Firing `json:"alerts"`
+	// Gone says why the metrics of that time do not tell: retention has removed
+	// them, or the service has none of any alert's. Nothing is concluded then.
+	Gone string `json:"gone,omitempty"`
+	// Unmeasured are the figures of the alerts of which there were no metrics,
+	// while there were some of another's.
+	Unmeasured []string `json:"unmeasured,omitempty"`
+	Firing     []Firing `json:"alerts"`
 	// Would is one of the constants above; [Backtest] fills it in.
 	Would string `json:"would"`
 }
@@ -74,7 +77,7 @@ type ConfusionTable struct {
 	// Unobserved releases met users, and nobody found out what they were.
 	AlertedUnobserved int `json:"alerted_unobserved"`
 	SilentUnobserved  int `json:"silent_unobserved"`
-	// NoMetrics releases have no metrics left, and NeverMetUsers never had any
+	// NoMetrics releases have no metrics that tell, and NeverMetUsers never had any
 	// of users. Neither is guessed.
 	NoMetrics     int           `json:"no_metrics"`
 	NeverMetUsers int           `json:"never_met_users"`

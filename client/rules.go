@@ -115,8 +115,10 @@ type AlertBacktest struct {
 		From      time.Time        `json:"from,omitzero"`
 		To        time.Time        `json:"to,omitzero"`
 		Gone      string           `json:"gone,omitempty"` // why the metrics do not tell
-		Would     string           `json:"would"`          // alerted, silent, no_metrics or never_met_users
-		Alerts    []struct {
+		// Unmeasured are the figures of the alerts of which there were no metrics.
+		Unmeasured []string `json:"unmeasured,omitempty"`
+		Would      string   `json:"would"` // alerted, silent, no_metrics or never_met_users
+		Alerts     []struct {
 			Alert    string    `json:"alert"`
 			Severity string    `json:"severity"`
 			FiredAt  time.Time `json:"fired_at"`

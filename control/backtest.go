@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/headgate/headgate"
@@ -170,6 +171,20 @@ func (p *Plane) alertsOf(ctx context.Context, rel headgate.Release, thresholds [
 		if at, ok := alert.FiredAt(held, step, a.For); ok {
 			out.Firing = append(out.Firing, alert.Firing{Alert: a.Name, Severity: alert.Severity(a.Severity), FiredAt: at.UTC()})
 		}
+		if len(held) == 0 && !slices.Contains(out.Unmeasured, a.Figure) {
+			if q, err = p.o.Dictionary.Query(a.Figure, scope); err != nil {
+				return out, err
+			}
+			often := min(step, max(time.Second, out.To.Sub(out.From)/20)) // also of a release that the rules saw once
+			if measured, err := p.o.Figures.Times(ctx, q, out.From, out.To, often); err != nil {
+				return out, err
+			} else if len(measured) == 0 {
+				out.Unmeasured = append(out.Unmeasured, a.Figure)
+			}
+		}
+	}
+	if !slices.ContainsFunc(thresholds, func(a dictionary.Alert) bool { return !slices.Contains(out.Unmeasured, a.Figure) }) {
+		out.Gone, out.Unmeasured = "no metrics of "+strings.Join(out.Unmeasured, ", "), nil
 	}
 	return out, nil
 }

@@ -49,11 +49,13 @@ func TestAlertsAreTriedOnPastReleases(t *testing.T) {
 	ended("rel-gone", "b", headgate.RolledBack, true)
 	ended("rel-fast", "c", headgate.RolledBack, true)
 	ended("rel-blocked", "d", headgate.Blocked, false)
+	ended("rel-unmeasured", "e", headgate.RolledBack, true)
 	f.figures.times = func(q string, from time.Time) (held []time.Time) {
 		if !strings.Contains(q, `deployment_environment_name="production",service_name="things",service_version="v2"`) {
 			t.Errorf("asked for more than the release: %s", q)
 		}
-		present := strings.HasPrefix(q, "count(")
+		present := strings.HasPrefix(q, "count(") || // of anything, or a figure without its bound
+			!strings.HasPrefix(q, "(") && from.Sub(began["rel-unmeasured"]).Abs() >= time.Second
 		for i := range 20 {
 			at := from.Add(time.Duration(i) * 30 * time.Second)
 			switch {
@@ -68,7 +70,7 @@ func TestAlertsAreTriedOnPastReleases(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.AlertedBad != 1 || got.SilentBad != 1 || got.NoMetrics != 1 || got.NeverMetUsers != 1 || len(got.Releases) != 4 {
+	if got.AlertedBad != 1 || got.SilentBad != 1 || got.NoMetrics != 2 || got.NeverMetUsers != 1 || len(got.Releases) != 5 {
 		t.Errorf("%+v", got)
 	}
 	for _, r := range got.Releases {
@@ -76,6 +78,10 @@ func TestAlertsAreTriedOnPastReleases(t *testing.T) {
 		case "rel-slow":
 			if len(r.Firing) != 1 || !r.Firing[0].FiredAt.Truncate(time.Second).Equal(began["rel-slow"].Add(210*time.Second).UTC().Truncate(time.Second)) {
 				t.Errorf("fired %+v", r.Firing)
+			}
+		case "rel-unmeasured":
+			if r.Gone != "no metrics of api_p95_s" || len(r.Unmeasured) != 0 {
+				t.Errorf("%+v", r)
 			}
 		case "rel-gone":
 			if !strings.HasPrefix(r.Gone, "no metrics left") || len(r.Firing) != 0 {

@@ -253,7 +253,7 @@ func (p *Plane) Replay(ctx context.Context, r pipeline.Record) (pipeline.Result,
 	if err := p.putDocument(ctx, isolationKind, r.ID, r.ID, r.TenantID, iso); err != nil {
 		return pipeline.Result{}, err
 	}
-	return pipeline.Result{Verdict: headgate.Pass, Summary: fmt.Sprintf("%d sessions answered as stable does", len(candidate.Sessions))}, nil
+	return pipeline.Result{Verdict: headgate.Pass, Summary: answeredAlike(len(candidate.Sessions))}, nil
 }
 
 const gateReplayFailed = "REPLAY_E2E_FAILED"
@@ -444,4 +444,11 @@ func (p *Plane) retryVerification(ctx context.Context, s *Service) error {
 		}
 	}
 	return nil
+}
+
+func answeredAlike(sessions int) string {
+	if sessions == 1 {
+		return "1 session answered as stable does"
+	}
+	return fmt.Sprintf("%d sessions answered as stable does", sessions)
 }

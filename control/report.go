@@ -266,12 +266,13 @@ func (p *Plane) reportReadiness(ctx context.Context, of named) (*report.Readines
 		ReplayPassed: a.ReplayPassed, FailedChecks: a.FailedChecks,
 	}
 	for _, b := range a.Basis {
-		if b.Check == replayCheck {
-			continue
-		}
 		g := report.ReadinessGate{Gate: headgate.Gate(b.Check), Passed: b.Passed, Reason: b.Reason}
 		if b.Evidence != nil {
 			g.Evidence = b.Evidence.Digest
+		}
+		if b.Check == replayCheck {
+			out.ReplayEvidence, out.ReplayReason = g.Evidence, g.Reason
+			continue
 		}
 		out.Gates = append(out.Gates, g)
 	}
@@ -326,7 +327,7 @@ func (p *Plane) awaitSeal(ctx context.Context, id string) error {
 	defer ticker.Stop()
 	for {
 		rows, err := p.o.Store.Unsealed(ctx, 1)
-		if err != nil || len(rows) == 0 {
+		if ctx.Err() == nil && (err != nil || len(rows) == 0) {
 			return err
 		}
 		p.Seal()

@@ -68,7 +68,7 @@ func (a *app) backtestAlerts(c *cobra.Command, n connection, service, path strin
 }
 
 func (a *app) showAlertBacktest(t client.AlertBacktest) error {
-	fmt.Fprintf(a.stdout, "%d releases\n\n", len(t.Releases))
+	fmt.Fprintf(a.stdout, "%s\n\n", releases(len(t.Releases)))
 	rows := [][]string{
 		{"would have alerted", strconv.Itoa(t.AlertedBad), strconv.Itoa(t.AlertedGood), strconv.Itoa(t.AlertedUnobserved)},
 		{"would have been silent", strconv.Itoa(t.SilentBad), strconv.Itoa(t.SilentGood), strconv.Itoa(t.SilentUnobserved)},
@@ -77,16 +77,19 @@ func (a *app) showAlertBacktest(t client.AlertBacktest) error {
 		return err
 	}
 	if t.NoMetrics > 0 {
-		fmt.Fprintf(a.stdout, "%d releases have no metrics left to tell\n", t.NoMetrics)
+		fmt.Fprintf(a.stdout, "%s no metrics that tell\n", have(t.NoMetrics))
 	}
 	if t.NeverMetUsers > 0 {
-		fmt.Fprintf(a.stdout, "%d releases never met users\n", t.NeverMetUsers)
+		fmt.Fprintf(a.stdout, "%s never met users\n", releases(t.NeverMetUsers))
 	}
 	rows = nil
 	for _, r := range t.Releases {
 		var why []string
 		for _, f := range r.Alerts {
 			why = append(why, fmt.Sprintf("%s (%s) at %s", printable(f.Alert), printable(f.Severity), f.FiredAt.Local().Format(time.DateTime)))
+		}
+		for _, figure := range r.Unmeasured {
+			why = append(why, "no metrics of "+printable(figure))
 		}
 		if r.Gone != "" {
 			why = []string{printable(r.Gone)}
@@ -98,6 +101,20 @@ func (a *app) showAlertBacktest(t client.AlertBacktest) error {
 	}
 	fmt.Fprintln(a.stdout)
 	return a.table([]string{"RELEASE", "OUTCOME", "WOULD HAVE", "AND WAS", "BECAUSE"}, rows)
+}
+
+func releases(n int) string {
+	if n == 1 {
+		return "1 release"
+	}
+	return fmt.Sprintf("%d releases", n)
+}
+
+func have(n int) string {
+	if n == 1 {
+		return releases(n) + " has"
+	}
+	return releases(n) + " have"
 }
 
 // parseSince reads a duration that may be in days.
@@ -120,12 +137,12 @@ func (a *app) showBacktest(t client.Backtest, since string) error {
 		{"would be blocked", strconv.Itoa(t.BlockedBad), strconv.Itoa(t.BlockedGood), strconv.Itoa(t.BlockedUnobserved)},
 		{"would be admitted", strconv.Itoa(t.AdmittedBad), strconv.Itoa(t.AdmittedGood), strconv.Itoa(t.AdmittedUnobserved)},
 	}
-	fmt.Fprintf(a.stdout, "%d releases of the last %s under %s\n\n", len(t.Releases), since, t.RulesDigest)
+	fmt.Fprintf(a.stdout, "%s of the last %s under %s\n\n", releases(len(t.Releases)), since, t.RulesDigest)
 	if err := a.table([]string{"", "ROLLED BACK", "GOOD", "NOT KNOWN"}, rows); err != nil {
 		return err
 	}
 	if t.Unusable > 0 {
-		fmt.Fprintf(a.stdout, "%d releases have no complete record to judge\n", t.Unusable)
+		fmt.Fprintf(a.stdout, "%s no complete record to judge\n", have(t.Unusable))
 	}
 	var changed [][]string
 	for _, r := range t.Releases {

@@ -18,9 +18,16 @@ var page = sync.OnceValue(func() *template.Template {
 		"at":    coordinate,
 		"below": func(v float64) float64 { return v + 4 }, // from a text's middle to its baseline
 		"frame": func() any { return frame },
-		"class": cellClass,
+		"class": cellClass, "breakable": breakable,
 	}).Parse(pageSource))
 })
+
+var afterParts = strings.NewReplacer("_", "_<wbr>", ".", ".<wbr>", ",", ",<wbr>", "{", "{<wbr>", "/", "/<wbr>")
+
+// breakable lets a long name or query go on in the next line between its parts.
+func breakable(s string) template.HTML {
+	return template.HTML(afterParts.Replace(template.HTMLEscapeString(s))) //nolint:gosec // escaped
+}
 
 // cellClass joins what the style sheet needs to know about a cell.
 func cellClass(c column, v cell) string {

@@ -140,6 +140,8 @@ type Readiness struct {
 	DatasetVersion string          `json:"dataset_version"`
 	Admitted       bool            `json:"admitted"`
 	ReplayPassed   bool            `json:"replay_passed"`
+	ReplayReason   string          `json:"replay_reason,omitempty"`   // why the replay does not count
+	ReplayEvidence string          `json:"replay_evidence,omitempty"` // the statement's digest
 	FailedChecks   []string        `json:"failed_checks"`
 	Gates          []ReadinessGate `json:"gates"`
 }

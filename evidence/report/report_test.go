@@ -71,7 +71,7 @@ func rolledBack() Release {
 			ReplayJobID: "job_k3v8", ReplayStatus: "succeeded",
 		},
 		Readiness: &Readiness{
-			AssessmentID: "ra_7hq2", DatasetVersion: "v1.0.0", Admitted: true, ReplayPassed: true,
+			AssessmentID: "ra_7hq2", DatasetVersion: "v1.0.0", Admitted: true, ReplayPassed: true, ReplayEvidence: "sha256:5eed1b9c7e2f5a8d3c6b9e1f4a7d0c3b6e9f2a5d8c1b4e7f0a3d6c9b2e5f8a5e",
 			Gates: []ReadinessGate{{Gate: headgate.GateQuality, Passed: true, Evidence: "sha256:0d4a1b9c7e2f5a8d3c6b9e1f4a7d0c3b6e9f2a5d8c1b4e7f0a3d6c9b2e5f8a1d"}, {Gate: headgate.GateOps, Passed: true, Reason: "EVIDENCE_STALE"}},
 		},
 		Replays: []Replay{

@@ -199,7 +199,10 @@ func (w words) stages(r Release) section {
 		if run.Attempt > 1 {
 			name = w.trf("%s (attempt %d)", name, run.Attempt)
 		}
-		found := cell{Text: cmp.Or(run.Summary, none), Sub: strings.Join(run.Reasons, ", ")}
+		found := cell{Text: cmp.Or(run.Summary, none)}
+		if reasons := strings.Join(run.Reasons, ", "); !strings.Contains(run.Summary, reasons) {
+			found.Sub = reasons
+		}
 		t.Rows = append(t.Rows, []cell{{Text: name, Whole: true}, w.verdict(run.Verdict), w.when(run.StartedAt), text(w.between(run.StartedAt, run.EndedAt)), found})
 	}
 	s := section{ID: "stages", Title: w.tr("Stages"), Tables: []table{t}}
@@ -332,10 +335,13 @@ func (w words) readiness(r Release) section {
 		Text: w.trf("Assessment %s on dataset %s.", a.AssessmentID, cmp.Or(a.DatasetVersion, none)),
 	}
 	t := table{Head: columns(w.tr("Gate"), w.tr("Verdict"), w.tr("Rests on"))}
-	for _, g := range a.Gates {
-		t.Rows = append(t.Rows, []cell{text(w.gate(g.Gate)), w.passed(g.Passed), {Text: cmp.Or(g.Evidence, none), Sub: g.Reason, Mono: g.Evidence != ""}})
+	restsOn := func(evidence, reason string) cell {
+		return cell{Text: cmp.Or(evidence, none), Sub: reason, Mono: evidence != ""}
 	}
-	t.Rows = append(t.Rows, []cell{text(w.tr("Replay")), w.passed(a.ReplayPassed), text("")})
+	for _, g := range a.Gates {
+		t.Rows = append(t.Rows, []cell{text(w.gate(g.Gate)), w.passed(g.Passed), restsOn(g.Evidence, g.Reason)})
+	}
+	t.Rows = append(t.Rows, []cell{text(w.tr("Replay")), w.passed(a.ReplayPassed), restsOn(a.ReplayEvidence, a.ReplayReason)})
 	if len(a.FailedChecks) > 0 {
 		t.Note = w.trf("Failed checks: %s", strings.Join(a.FailedChecks, ", "))
 	}
@@ -374,7 +380,7 @@ func (w words) trail(r Release) section {
 		if e.Stage != "" {
 			stage = w.stage(e.Stage)
 		}
-		t.Rows = append(t.Rows, []cell{w.when(e.Time), mono(e.Kind), text(stage), w.verdict(e.Verdict), {Text: cmp.Or(e.Actor, none), Sub: e.From}, {Text: cmp.Or(e.Message, e.Reason, none), Sub: otherThan(e.Reason, e.Message)}})
+		t.Rows = append(t.Rows, []cell{w.when(e.Time), {Text: e.Kind, Mono: true, Whole: true}, {Text: stage, Whole: true}, w.verdict(e.Verdict), {Text: cmp.Or(e.Actor, none), Sub: e.From}, {Text: cmp.Or(e.Message, e.Reason, none), Sub: otherThan(e.Reason, e.Message)}})
 	}
 	s := section{ID: "trail", Title: w.tr("Decision trail"), Tables: []table{t}}
 	if len(t.Rows) == 0 {
@@ -401,7 +407,7 @@ func (w words) evidence(r Release) section {
 		for i, f := range e.Inputs {
 			files[i] = f.Name + " (" + bytesText(f.Size) + ") " + f.Digest
 		}
-		kind := cell{Text: w.tr("evidence:" + e.Kind), Sub: e.About}
+		kind := cell{Text: w.tr("evidence:" + e.Kind), Sub: e.About, Whole: true}
 		t.Rows = append(t.Rows, []cell{text(strconv.FormatInt(e.Index, 10)), kind, w.when(e.Time), w.verdict(e.Verdict), {Text: e.Digest, Sub: strings.Join(files, "\n"), Mono: true}})
 	}
 	s := section{ID: "evidence", Title: w.tr("Evidence"), Tables: []table{t}}
