@@ -3,8 +3,6 @@ package headgate
 import (
 	"errors"
 	"fmt"
-	"log/slog"
-	"strings"
 )
 
 // Class sorts errors by what the caller can do about them.
@@ -92,14 +90,6 @@ func (e *Error) With(key string, value any) *Error {
 
 // Error returns the code and the message.
 func (e *Error) Error() string { return e.Code + ": " + e.Message }
-
-// LogValue implements [slog.LogValuer]: what [Error.Error] says, and the cause.
-func (e *Error) LogValue() slog.Value {
-	if e.cause == nil || strings.Contains(e.Message, e.cause.Error()) {
-		return slog.StringValue(e.Error())
-	}
-	return slog.StringValue(e.Error() + ": " + e.cause.Error())
-}
 
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.cause }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"strings"
 	"testing"
 
@@ -42,11 +41,6 @@ func TestCauseIsForLogsOnly(t *testing.T) {
 	}
 	if !errors.Is(err, fs.ErrClosed) {
 		t.Error("the cause is lost")
-	}
-	var log strings.Builder
-	slog.New(slog.NewTextHandler(&log, nil)).Error("put", slog.Any("error", err))
-	if !strings.Contains(log.String(), "the store is busy; try again: "+fs.ErrClosed.Error()) {
-		t.Errorf("the log does not say why: %s", &log)
 	}
 }
 

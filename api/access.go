@@ -47,7 +47,7 @@ func caller(ctx context.Context) access.Identity { return callOf(ctx).who }
 // noteInternal logs the cause of an error that the client is not told.
 func noteInternal(ctx context.Context, err error) {
 	c := callOf(ctx)
-	c.log.ErrorContext(ctx, "internal error", slog.Any("error", err), slog.String("request_id", c.RequestID), slog.String("trace_id", c.TraceID))
+	c.log.ErrorContext(ctx, "internal error", slog.Any("error", err), slog.Any("cause", headgate.AsError(err).Unwrap()), slog.String("request_id", c.RequestID), slog.String("trace_id", c.TraceID))
 }
 
 // The headers of a request's ids and tenant, as [http.Header] holds them.

@@ -159,7 +159,7 @@ func (p *Plane) RunSealer(ctx context.Context) {
 	defer ticker.Stop()
 	for {
 		if err := p.SealPending(ctx); err != nil && ctx.Err() == nil {
-			p.o.Logger.ErrorContext(ctx, "the audit trail could not enter the evidence log; it is tried again", slog.Any("error", err))
+			p.o.Logger.ErrorContext(ctx, "the audit trail could not enter the evidence log; it is tried again", slog.Any("error", err), slog.Any("cause", headgate.AsError(err).Unwrap()))
 		}
 		select {
 		case <-ctx.Done():
