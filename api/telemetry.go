@@ -42,6 +42,15 @@ func (s *server) registerTelemetry(a huma.API) {
 			})
 			return answer(ctx, control.Story{Timeline: t}, err)
 		})
+	huma.Register(a, op(http.MethodGet, "/releases/{id}/routes", "release-routes", "What each route does on a release's candidate and on stable"),
+		func(ctx context.Context, in *releaseID) (*reply[control.RouteReport], error) {
+			who, err := must(ctx, access.Viewer)
+			if err != nil {
+				return answer(ctx, control.RouteReport{}, err)
+			}
+			rep, err := s.Plane.Routes(ctx, who, in.ID)
+			return answer(ctx, rep, err)
+		})
 	huma.Register(a, op(http.MethodGet, "/releases/{id}/errors", "release-errors", "What fails more on a release than on stable"),
 		func(ctx context.Context, in *errorsInput) (*reply[control.ErrorReport], error) {
 			who, err := must(ctx, access.Viewer)

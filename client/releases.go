@@ -224,3 +224,35 @@ func copyTo(w io.Writer) func(io.Reader) error {
 		return nil
 	}
 }
+
+// RouteReport is what each route did on both versions, for the tenants that
+// may meet the candidate, the worst for the candidate first.
+type RouteReport struct {
+	ReleaseID string    `json:"release_id"`
+	At        time.Time `json:"at"`
+	// From is when the candidate first got a share; zero when that is not known:
+	// the counts then begin with the routers, earlier canaries included.
+	From   time.Time      `json:"from,omitzero"`
+	Routes []RouteFigures `json:"routes"`
+}
+
+// RouteFigures are one route's on both versions.
+type RouteFigures struct {
+	Route     string   `json:"route"`
+	Candidate RouteArm `json:"candidate"`
+	Stable    RouteArm `json:"stable"`
+}
+
+// RouteArm is what one version did on a route. P95 is in seconds; 0 without
+// requests, and 549 for whatever took longer or was never answered.
+type RouteArm struct {
+	Requests int64   `json:"requests"`
+	Errors   int64   `json:"errors"`
+	P95      float64 `json:"p95_s"`
+}
+
+// Routes returns what each route does on a release's candidate and on stable,
+// read from the routers now. Returns UNAVAILABLE when they do not answer.
+func (c *Client) Routes(ctx context.Context, release string) (RouteReport, error) {
+	return do[RouteReport](ctx, c, call{method: http.MethodGet, path: releasePath(release, "/routes"), again: true})
+}

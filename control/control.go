@@ -188,7 +188,7 @@ func (p *Plane) Wakes(wake func()) { p.wake = wake }
 // the router and the credentials are the caller's.
 func (p *Plane) Add(ctx context.Context, svc config.Service, suite *replay.Suite, router rollout.Router, credential func(string) string) error {
 	flags := &flagCache{}
-	s := &Service{Service: svc.Resolve(p.o.Settings), Suite: suite, Router: watchedRouter{router, flags}, Credential: credential, flags: flags, drill: &running{}}
+	s := &Service{Service: svc.Resolve(p.o.Settings), Suite: suite, Router: watchedRouter{router, flags, p, &routeMarks{}}, Credential: credential, flags: flags, drill: &running{}}
 	s.Rollback = p.executor(s, p.o.Store, p)
 	s.Feedback = p.newLoop(s)
 	if err := p.o.Store.RegisterService(ctx, s.Name, rollout.Backend{Version: svc.Targets.Stable.Version, URL: svc.Targets.Stable.URL}); err != nil {

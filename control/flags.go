@@ -132,15 +132,26 @@ func (p *Plane) addCandidate(ctx context.Context, s *Service, rec pipeline.Recor
 	f.Candidate[headgate.ReleaseVersion] = rec.Version
 }
 
-// watchedRouter makes flags be looked at again when traffic has changed. What
-// the pipeline decided is in the database by then.
+// watchedRouter makes flags be looked at again when traffic has changed, and
+// remembers what each route did before a candidate. What the pipeline decided
+// is in the database by then.
 type watchedRouter struct {
 	rollout.Router
 	flags *flagCache
+	plane *Plane
+	marks *routeMarks
 }
 
 // Apply implements [rollout.Router].
 func (r watchedRouter) Apply(ctx context.Context, s rollout.Split) (rollout.Status, error) {
 	defer r.flags.changes.Add(1)
+	if s.Share > 0 {
+		r.plane.markRoutes(ctx, r, s.ReleaseID)
+	}
 	return r.Router.Apply(ctx, s)
+}
+
+// Routes implements [rollout.RouteCounter].
+func (r watchedRouter) Routes(ctx context.Context) (rollout.Counts, error) {
+	return rollout.Routes(ctx, r.Router)
 }

@@ -45,6 +45,21 @@ type Router interface {
 	Counts(ctx context.Context) (Counts, error)
 }
 
+// RouteCounter is a [Router] that can tell routes apart.
+type RouteCounter interface {
+	// Routes is what Counts is, with each route in cells of its own.
+	Routes(ctx context.Context) (Counts, error)
+}
+
+// Routes returns what r counted by route, UNAVAILABLE when it cannot tell
+// routes apart.
+func Routes(ctx context.Context, r Router) (Counts, error) {
+	if c, ok := r.(RouteCounter); ok {
+		return c.Routes(ctx)
+	}
+	return Counts{}, headgate.Errorf(headgate.CodeUnavailable, headgate.ClassPermanent, "this service's router does not count by route; look into the service's own telemetry")
+}
+
 // Backend is one version of the service and where it answers.
 type Backend struct {
 	Version string `json:"version"`

@@ -37,7 +37,16 @@ func (f fleet) Status(ctx context.Context) (rollout.Status, error) {
 }
 
 func (f fleet) Counts(ctx context.Context) (rollout.Counts, error) {
-	all, err := each(f, func(r rollout.Router) (rollout.Counts, error) { return r.Counts(ctx) })
+	return f.counts(func(r rollout.Router) (rollout.Counts, error) { return r.Counts(ctx) })
+}
+
+// Routes implements [rollout.RouteCounter].
+func (f fleet) Routes(ctx context.Context) (rollout.Counts, error) {
+	return f.counts(func(r rollout.Router) (rollout.Counts, error) { return rollout.Routes(ctx, r) })
+}
+
+func (f fleet) counts(call func(rollout.Router) (rollout.Counts, error)) (rollout.Counts, error) {
+	all, err := each(f, call)
 	if err != nil {
 		return rollout.Counts{}, err
 	}

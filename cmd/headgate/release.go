@@ -183,11 +183,18 @@ func (a *app) showReleases(all []headgate.Release) error {
 func newReleaseShowCommand(a *app) *cobra.Command {
 	var n connection
 	var output string
+	var routes bool
 	c := &cobra.Command{
 		Use:   "show RELEASE",
 		Short: "Show a release: its stages, its verdicts and why",
 		Args:  usage(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
+			if routes {
+				_, err := ask(a, n, output, func(cl *client.Client) (client.RouteReport, error) {
+					return cl.Routes(c.Context(), args[0])
+				}, a.showRoutes)
+				return err
+			}
 			_, err := ask(a, n, output, func(cl *client.Client) (client.Release, error) {
 				return cl.Release(c.Context(), args[0])
 			}, func(r client.Release) error { return showRelease(a.stdout, r, time.Now()) })
@@ -195,6 +202,7 @@ func newReleaseShowCommand(a *app) *cobra.Command {
 		},
 	}
 	n.flags(c.Flags())
+	c.Flags().BoolVar(&routes, "routes", false, "show instead what each route does on candidate and stable, the worst first")
 	outputFlag(c.Flags(), &output)
 	return c
 }

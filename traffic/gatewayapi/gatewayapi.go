@@ -343,6 +343,14 @@ func (r *Router) Counts(ctx context.Context) (rollout.Counts, error) {
 	return r.cfg.Front.Counts(ctx)
 }
 
+// Routes implements [rollout.RouteCounter].
+func (r *Router) Routes(ctx context.Context) (rollout.Counts, error) {
+	if r.cfg.Front == nil {
+		return r.Counts(ctx)
+	}
+	return rollout.Routes(ctx, r.cfg.Front)
+}
+
 // state is what the route holds.
 type state struct {
 	route *httpRoute
