@@ -574,6 +574,28 @@ func TestReleaseThatWaitedIsAdmittedAgain(t *testing.T) {
 	}
 }
 
+// Evidence ages and rules change also while a router does not answer.
+func TestReleaseThatWaitedForTheRouterIsAdmittedAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	var asked atomic.Int32
+	w.runners[headgate.StageRollout] = func(context.Context, pipeline.Record) (pipeline.Result, error) {
+		if asked.Add(1) > 1 {
+			return pipeline.Result{Verdict: headgate.Fail, Reasons: []string{"REPLAY_EVIDENCE_MISSING"}, Summary: "the replay is too old"}, nil
+		}
+		return pipeline.Result{Verdict: headgate.Pass}, nil
+	}
+	w.router.do(func(r *router) { r.down["status"] = true })
+	w.start()
+	w.create("good")
+	w.await("good", "it waits", func(r pipeline.Record) bool { return strings.Contains(r.State.Note, "the canary does not begin") })
+	w.router.do(func(r *router) { r.down["status"] = false })
+	w.wantOutcome(w.awaitDone("good"), headgate.Blocked, headgate.StageCanary, "REPLAY_EVIDENCE_MISSING")
+	if w.router.met("good") {
+		t.Error("a release without fresh evidence met users")
+	}
+}
+
 // A release that was compared with a stable that is gone goes no further: its
 // plan would send everybody back to it.
 func TestReleaseAgainstAnOldStableIsBlocked(t *testing.T) {

@@ -168,6 +168,7 @@ func triggerGate(d canary.Decision) headgate.Gate {
 func (e *Engine) grant(ctx context.Context, r Record, now time.Time, want steering) error {
 	status, counts, err := e.look(ctx, r.Service)
 	if err != nil {
+		r.State.Waited = true
 		return e.waitForRouter(ctx, r, now, err)
 	}
 	c := Commit{Record: r, ClaimedGen: r.Gen}
