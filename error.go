@@ -41,6 +41,7 @@ const (
 	CodeConfigInvalid         = "CONFIG_INVALID"
 	CodeUnavailable           = "UNAVAILABLE"
 	CodeStorageFull           = "STORAGE_FULL"
+	CodeStorageDamaged        = "STORAGE_DAMAGED"
 	CodeInternal              = "INTERNAL"
 )
 

@@ -1,12 +1,16 @@
 package server_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
+	"github.com/headgate/headgate"
 	"github.com/headgate/headgate/control"
 	"github.com/headgate/headgate/evidence"
+	"github.com/headgate/headgate/server"
 	"github.com/headgate/headgate/store/sqlite"
 )
 
@@ -53,4 +57,29 @@ func TestInterruptedRotationIsEnded(t *testing.T) {
 		t.Error(err)
 	}
 	w.serve(t) // for the cleanup to stop
+}
+
+// TestLostKeysAreNotReplaced: a new key in silence would leave all that was
+// signed before without one.
+func TestLostKeysAreNotReplaced(t *testing.T) {
+	t.Parallel()
+	w := startWorld(t, false, nil)
+	w.startRelease(t, "rel-signed", "v9")
+	w.send(t, "GET", "/api/v1/releases/rel-signed/bundle", nil) // holds all that happened, signed
+	w.stop(t)
+	keys := filepath.Join(w.options.Settings.DataDir, "keys")
+	if err := os.Rename(keys, keys+".away"); err != nil {
+		t.Fatal(err)
+	}
+	_, err := server.New(t.Context(), w.options)
+	if !errors.Is(err, &headgate.Error{Code: headgate.CodeConfigInvalid}) || !strings.Contains(err.Error(), "restore that folder") {
+		t.Errorf("without its keys: %v", err)
+	}
+	if _, err := os.Stat(keys); err == nil {
+		t.Error("keys were made")
+	}
+	if err := os.Rename(keys+".away", keys); err != nil {
+		t.Fatal(err)
+	}
+	w.serve(t)
 }

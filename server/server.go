@@ -184,7 +184,7 @@ func owner() string {
 }
 
 func (s *Server) newPlane(ctx context.Context, dir string) (*control.Plane, error) {
-	keys, err := evidence.OpenKeyring(filepath.Join(dir, "keys"), "headgate")
+	keys, err := OpenKeys(ctx, s.db, dir)
 	if err != nil {
 		return nil, err
 	}
@@ -204,6 +204,27 @@ func (s *Server) newPlane(ctx context.Context, dir string) (*control.Plane, erro
 		Dictionary: s.dict, Figures: s.metrics, Stories: stories{s.finders, s.events}, Freshness: s.freshness, Notify: s.notify,
 		Version: s.o.Version, Logger: s.o.Logger,
 	}), nil
+}
+
+// OpenKeys opens the signing keys of the data folder dir, making the first one
+// for a log that is empty. Where something was signed and no public key is
+// left, it is CONFIG_INVALID: with a new key alone, nobody could verify that.
+func OpenKeys(ctx context.Context, db *sqlite.DB, dir string) (*evidence.Keyring, error) {
+	keys := filepath.Join(dir, "keys")
+	size, err := db.EvidenceLog().Size(ctx)
+	if err != nil {
+		return nil, err
+	}
+	public, err := filepath.Glob(filepath.Join(keys, "*.pub"))
+	if err != nil {
+		return nil, err
+	}
+	if size > 0 && len(public) == 0 {
+		return nil, headgate.Errorf(headgate.CodeConfigInvalid, headgate.ClassValidation,
+			"the evidence log holds %d signed statements, and %s holds no key to verify them; restore that folder from the backup of the data folder. "+
+				"If the private key is lost, put back at least its .pub file, the line that auditors were given: a new key then signs beside it", size, keys)
+	}
+	return evidence.OpenKeyring(keys, "headgate")
 }
 
 // finishRotation ends a change of keys that was interrupted after the new one

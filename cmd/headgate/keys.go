@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/headgate/headgate"
-	"github.com/headgate/headgate/evidence"
+	"github.com/headgate/headgate/server"
 	"github.com/headgate/headgate/store/sqlite"
 )
 
@@ -44,7 +44,7 @@ func (a *app) rotateKey(ctx context.Context, dir, reason string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	keys, err := evidence.OpenKeyring(filepath.Join(dir, "keys"), "headgate")
+	keys, err := server.OpenKeys(ctx, db, dir)
 	if err != nil {
 		return err
 	}

@@ -115,6 +115,9 @@ func (a *app) serve(ctx context.Context, o serveOptions) error {
 		}
 		so.Services = append(so.Services, svc)
 	}
+	if len(so.Services) == 0 {
+		fmt.Fprintln(a.stderr, "no service is under control: nothing can be released until --service names a headgate.yaml")
+	}
 	return a.runServer(ctx, so)
 }
 

@@ -182,6 +182,9 @@ func storeError(err error) error {
 			"the disk under the data folder is full; nothing was lost, free some space and try again").Wrap(err)
 	case sqlite3.SQLITE_BUSY:
 		return headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient, "the database is busy; try again").Wrap(err)
+	case sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT:
+		return headgate.Errorf(headgate.CodeStorageDamaged, headgate.ClassPermanent,
+			"the database headgate.db is damaged (%w); stop the server and restore the whole data folder from a backup; headgate store verify DIR says whether a copy is whole", err)
 	}
 	return err
 }

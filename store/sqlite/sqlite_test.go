@@ -1,12 +1,15 @@
 package sqlite_test
 
 import (
+	"bytes"
 	"database/sql"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/headgate/headgate"
 	"github.com/headgate/headgate/evidence"
 	"github.com/headgate/headgate/store/sqlite"
 	"github.com/headgate/headgate/store/storetest"
@@ -69,5 +72,17 @@ func TestOpenRefusesWhatItCannotKeep(t *testing.T) {
 		} else if !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want: %s", c.dir, err, c.want)
 		}
+	}
+}
+
+func TestGarbageIsNoDatabase(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "headgate.db"), bytes.Repeat([]byte("garbage "), 4096), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := sqlite.Open(t.Context(), dir)
+	if !errors.Is(err, &headgate.Error{Code: headgate.CodeStorageDamaged}) || !strings.Contains(err.Error(), "restore the whole data folder") {
+		t.Errorf("garbage: %v", err)
 	}
 }
