@@ -216,6 +216,9 @@ func showRelease(w io.Writer, r client.Release, now time.Time) error {
 	}
 	fmt.Fprintf(w, "  digest %s\n", r.Digest)
 	fmt.Fprintln(w, outcomeLine(r.Release))
+	if r.Stage == headgate.StageCanary && !r.Done() {
+		fmt.Fprintf(w, "headgate release pause|promote|abort %s --reason WHY acts on it; headgate release show %[1]s --routes says which endpoint is behind it\n", r.ID)
+	}
 	if r.Rollback != nil {
 		fmt.Fprintln(w, strings.Join(rollbackLines(r), "\n"))
 		fmt.Fprintf(w, "headgate errors --release %s says what failed\n", r.ID)

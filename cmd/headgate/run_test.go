@@ -295,3 +295,29 @@ func TestLiveDisplay(t *testing.T) {
 		t.Errorf("display\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }
+
+func TestShownCanaryNamesWhatCanBeDone(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		stage   headgate.Stage
+		outcome headgate.Outcome
+		want    bool
+	}{
+		"in its canary": {headgate.StageCanary, "", true},
+		"before it":     {headgate.StageRollout, "", false},
+		"ended there":   {headgate.StageCanary, headgate.Inconclusive, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var r client.Release
+			r.ID, r.Stage, r.Outcome = "rel_1", tc.stage, tc.outcome
+			var out bytes.Buffer
+			if err := showRelease(&out, r, time.Now()); err != nil {
+				t.Fatal(err)
+			}
+			if got := strings.Contains(out.String(), "headgate release pause|promote|abort rel_1 --reason"); got != tc.want {
+				t.Errorf("names the commands: %t, want %t:\n%s", got, tc.want, out.String())
+			}
+		})
+	}
+}
