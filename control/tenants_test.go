@@ -22,7 +22,7 @@ func person(name, tenant string) access.Identity {
 func TestRollbacksOfUndeclaredReleasesAreEachTenantsOwn(t *testing.T) {
 	t.Parallel()
 	for _, side := range [][2]access.Identity{
-		{person("ann", "acme"), person("bea", "borealis")}, {person("bea", "borealis"), person("ann", "acme")},
+		{person("annabel", "acme"), person("beatrice", "borealis")}, {person("beatrice", "borealis"), person("annabel", "acme")},
 	} {
 		mine, other := side[0], side[1]
 		t.Run(mine.TenantID+" first", func(t *testing.T) {
@@ -92,7 +92,7 @@ func (f *fixture) replayBasis(t *testing.T, who access.Identity, id string) stri
 func TestReleaseTellsNothingOfAnotherTenantsId(t *testing.T) {
 	t.Parallel()
 	for _, side := range [][2]access.Identity{
-		{person("ann", "acme"), person("bea", "borealis")}, {person("bea", "borealis"), person("ann", "acme")},
+		{person("annabel", "acme"), person("beatrice", "borealis")}, {person("beatrice", "borealis"), person("annabel", "acme")},
 	} {
 		earlier, later := side[0], side[1]
 		t.Run(earlier.TenantID+" first", func(t *testing.T) {
