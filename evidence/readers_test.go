@@ -68,19 +68,14 @@ func TestReadersAgree(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			s, r := newServer(t), release("rel_a")
-			s.record(r, s.decisions(r.ID))
-			if tt.lie != nil {
-				tt.lie(s, r)
-			}
-			b := s.bundle(r, nil)
+			s, b := recorded(t, tt.lie)
 			if tt.carry != nil {
 				members := unzip(t, b)
-				changed := tt.carry(members[manifest])
-				if bytes.Equal(changed, members[manifest]) {
-					t.Skip("this signature has no letter that differs")
+				for bytes.Equal(tt.carry(members[manifest]), members[manifest]) {
+					s, b = recorded(t, tt.lie) // one signature in fifteen is the same in both alphabets
+					members = unzip(t, b)
 				}
-				members[manifest] = changed
+				members[manifest] = tt.carry(members[manifest])
 				b = rezip(t, members)
 			}
 			if tt.pack != nil {
@@ -100,6 +95,17 @@ func TestReadersAgree(t *testing.T) {
 			}
 		})
 	}
+}
+
+// recorded returns a bundle, and the server that made it, which may have lied.
+func recorded(t *testing.T, lie func(*server, headgate.Release)) (*server, []byte) {
+	t.Helper()
+	s, r := newServer(t), release("rel_a")
+	s.record(r, s.decisions(r.ID))
+	if lie != nil {
+		lie(s, r)
+	}
+	return s, s.bundle(r, nil)
 }
 
 // restate appends a further decision of the cost gate, edited as text.

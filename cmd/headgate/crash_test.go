@@ -246,6 +246,20 @@ func controlPlaneStaysDead(t *testing.T, w *world) {
 	p := newPlane(t, w, goodVersion, planeOptions{canary: longCanary, rps: userRPS, lease: true})
 	p.toCanary(t, id, goodVersion)
 	p.awaitTick(t, id)
+	last := p.dies(t)
+	restarted := time.Now()
+	p.start(t)
+	p.checkLapsed(t, id)
+	if again := p.users.last(headgate.Candidate); again.After(restarted) {
+		t.Errorf("the canary was resumed: the candidate answered again %s after its lease", again.Sub(last))
+	}
+	p.noneFailed(t, time.Time{})
+}
+
+// dies kills the control plane in a canary, sees to it that users are back on
+// stable when the lease is over, and returns the candidate's last answer.
+func (p *plane) dies(t *testing.T) time.Time {
+	t.Helper()
 	p.kill()
 	killed := time.Now()
 	p.users.awaitStable(t)
@@ -257,13 +271,7 @@ func controlPlaneStaysDead(t *testing.T, w *world) {
 	if n, _ := p.users.between(headgate.Stable, last, time.Now()); n == 0 {
 		t.Error("nobody was served afterwards")
 	}
-	restarted := time.Now()
-	p.start(t)
-	p.checkLapsed(t, id)
-	if again := p.users.last(headgate.Candidate); again.After(restarted) {
-		t.Errorf("the canary was resumed: the candidate answered again %s after its lease", again.Sub(last))
-	}
-	p.noneFailed(t, time.Time{})
+	return last
 }
 
 // checkLapsed sees to it that a canary whose lease ran out is rolled back for

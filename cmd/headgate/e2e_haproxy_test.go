@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate"
 	"github.com/headgate/headgate/config"
 	"github.com/headgate/headgate/internal/needs"
 	"github.com/headgate/headgate/server"
@@ -26,17 +25,7 @@ func behindHAProxy(t *testing.T, w *world) {
 	p := newPlane(t, w, goodVersion, planeOptions{canary: longCanary, rps: userRPS, haproxy: dir})
 	p.toCanary(t, id, goodVersion)
 	p.awaitTick(t, id)
-	p.kill()
-	killed := time.Now()
-	p.users.awaitStable(t)
-	last := p.users.last(headgate.Candidate)
-	t.Logf("the last answer of the candidate came %.1f s after the kill", last.Sub(killed).Seconds())
-	if after := last.Sub(killed); after > leaseBound {
-		t.Errorf("the candidate still answered users %s after the control plane died, want %s at most", after, leaseBound)
-	}
-	if n, _ := p.users.between(headgate.Stable, last, time.Now()); n == 0 {
-		t.Error("nobody was served afterwards")
-	}
+	p.dies(t)
 	p.noneFailed(t, time.Time{})
 }
 
