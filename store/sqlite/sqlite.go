@@ -134,6 +134,11 @@ func (db *DB) Close() error {
 			errs = append(errs, d.Close())
 		}
 	}
+	// A child process being started holds the file too until its program runs:
+	// closing it here would not give up the lock.
+	if err := syscall.Flock(int(db.lock.Fd()), syscall.LOCK_UN); err != nil {
+		errs = append(errs, fmt.Errorf("unlock %s: %w", db.lock.Name(), err))
+	}
 	return errors.Join(append(errs, db.lock.Close())...)
 }
 
