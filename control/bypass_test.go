@@ -86,12 +86,14 @@ func TestNoWayAround(t *testing.T) {
 		}, gateDMissing},
 		{"every hand that a person can lay on it", func(t *testing.T, f *fixture, r pipeline.Record) pipeline.Record {
 			f.release(t, "rel-2", digest("e"))
+			if err := f.Approve(t.Context(), operator, "rel-2", "please"); code(err) != pipeline.CodeNothingToApprove {
+				t.Errorf("approved without being asked: %v", err)
+			}
 			if err := f.Promote(t.Context(), operator, "rel-2", "now"); code(err) != control.CodeNotInCanary {
 				t.Errorf("promoted without a canary: %v", err)
 			}
 			for _, err := range []error{
 				f.SetShare(t.Context(), operator, "rel-2", 1, "all of them"), f.Resume(t.Context(), operator, "rel-2", "go on"),
-				f.Approve(t.Context(), operator, "rel-2", "please"),
 			} {
 				if err != nil {
 					t.Fatal(err)
@@ -233,7 +235,7 @@ func TestRestartBetweenGateDAndRollout(t *testing.T) {
 }
 
 // What the server judges itself nobody reports to it, claims move nothing, and
-// an early approval takes the place of no evidence.
+// an approval that nobody asked for is refused.
 func TestClaimsMoveNothing(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, nil)
@@ -256,8 +258,8 @@ func TestClaimsMoveNothing(t *testing.T) {
 	if err != nil || e.Admitted || e.Stage != "release_blocked" {
 		t.Errorf("claims: %+v, %v", e, err)
 	}
-	if err := f.Approve(t.Context(), operator, "rel-1", "please"); err != nil {
-		t.Error(err)
+	if err := f.Approve(t.Context(), operator, "rel-1", "please"); code(err) != pipeline.CodeNothingToApprove {
+		t.Errorf("approved: %v", err)
 	}
 	after := f.record(t, "rel-1")
 	if after.Stage != before.Stage || after.State.Holding || after.State.Share != 0 {

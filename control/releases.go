@@ -409,13 +409,22 @@ func shorten(text string) string {
 	return strings.ToValidUTF8(text[:1000], "") + "…"
 }
 
-// Approve lets a release that waits for a person go on.
+// Approve lets a release that waits for a person go on. It is
+// NOTHING_TO_APPROVE when [pipeline.CheckApproval] says so.
 func (p *Plane) Approve(ctx context.Context, who access.Identity, id, reason string) error {
+	seen := p.o.Now().UTC() // of what is approved: a tier that begins later is not
 	rec, err := p.release(ctx, who, id)
 	if err != nil {
 		return err
 	}
-	return p.signal(ctx, id, pipeline.Fact{Kind: pipeline.FactApproval, Actor: who.Name, From: who.From, Reason: reason},
+	facts, err := p.o.Store.Facts(ctx, id)
+	if err != nil {
+		return err
+	}
+	if err := pipeline.CheckApproval(rec, facts); err != nil && !rec.Done() {
+		return err
+	}
+	return p.signal(ctx, id, pipeline.Fact{Kind: pipeline.FactApproval, Actor: who.Name, From: who.From, Reason: reason, At: seen},
 		headgate.Event{
 			Kind: "release_approved", ReleaseID: id, Service: rec.Service, TenantID: rec.TenantID,
 			Actor: who.Name, From: who.From, Reason: reason, Stage: rec.Stage,
@@ -447,8 +456,10 @@ func (p *Plane) stop(ctx context.Context, who access.Identity, rec *pipeline.Rec
 }
 
 func (p *Plane) signal(ctx context.Context, id string, f pipeline.Fact, ev headgate.Event) error {
-	now := p.o.Now().UTC()
-	f.At, ev.Time = now, now
+	ev.Time = p.o.Now().UTC()
+	if f.At.IsZero() {
+		f.At = ev.Time
+	}
 	if err := p.o.Store.Signal(ctx, id, f, ev); err != nil {
 		return err
 	}

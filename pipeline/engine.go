@@ -41,6 +41,9 @@ type Options struct {
 	Sweep time.Duration
 	// Tick is the time between two looks at a canary. Default 2 s.
 	Tick time.Duration
+	// AdmissionAge is how old a release's admission may be when its canary
+	// begins; an older one is asked again. Default 30 s.
+	AdmissionAge time.Duration
 }
 
 // Engine moves releases. Make one with [New], own it with [Engine.Run].
@@ -72,6 +75,9 @@ func New(o Options) *Engine {
 	}
 	if o.Tick == 0 {
 		o.Tick = 2 * time.Second
+	}
+	if o.AdmissionAge == 0 {
+		o.AdmissionAge = 30 * time.Second
 	}
 	return &Engine{o: o, wake: make(chan struct{}, 1), judges: map[string]*judge{}}
 }

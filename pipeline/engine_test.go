@@ -548,6 +548,7 @@ func TestSecondReleaseWaitsForTheTraffic(t *testing.T) {
 func TestReleaseThatWaitedIsAdmittedAgain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
+	w.admission = time.Nanosecond
 	var asked atomic.Int32
 	w.runners[headgate.StageRollout] = func(_ context.Context, r pipeline.Record) (pipeline.Result, error) {
 		if r.ID == "second" && asked.Add(1) > 1 {
@@ -574,25 +575,43 @@ func TestReleaseThatWaitedIsAdmittedAgain(t *testing.T) {
 	}
 }
 
-// Evidence ages and rules change also while a router does not answer.
-func TestReleaseThatWaitedForTheRouterIsAdmittedAgain(t *testing.T) {
+// Evidence ages and rules change also while a router does not answer, or takes
+// no order, and while there is no control plane.
+func TestAdmissionThatHasAgedIsAskedAgain(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	var asked atomic.Int32
-	w.runners[headgate.StageRollout] = func(context.Context, pipeline.Record) (pipeline.Result, error) {
-		if asked.Add(1) > 1 {
-			return pipeline.Result{Verdict: headgate.Fail, Reasons: []string{"REPLAY_EVIDENCE_MISSING"}, Summary: "the replay is too old"}, nil
-		}
-		return pipeline.Result{Verdict: headgate.Pass}, nil
-	}
-	w.router.do(func(r *router) { r.down["status"] = true })
-	w.start()
-	w.create("good")
-	w.await("good", "it waits", func(r pipeline.Record) bool { return strings.Contains(r.State.Note, "the canary does not begin") })
-	w.router.do(func(r *router) { r.down["status"] = false })
-	w.wantOutcome(w.awaitDone("good"), headgate.Blocked, headgate.StageCanary, "REPLAY_EVIDENCE_MISSING")
-	if w.router.met("good") {
-		t.Error("a release without fresh evidence met users")
+	for _, what := range []string{"status", "apply", "no control plane"} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.admission = 10 * sweep
+			var aged atomic.Bool
+			w.runners[headgate.StageRollout] = func(context.Context, pipeline.Record) (pipeline.Result, error) {
+				if aged.Load() {
+					return pipeline.Result{Verdict: headgate.Fail, Reasons: []string{"REPLAY_EVIDENCE_MISSING"}, Summary: "the replay is too old"}, nil
+				}
+				return pipeline.Result{Verdict: headgate.Pass}, nil
+			}
+			w.router.do(func(r *router) { r.down[what] = true })
+			w.create("good")
+			if what == "no control plane" {
+				ctx, cancel := context.WithCancel(t.Context())
+				w.engine(&mortal{Store: w.db, die: cancel, at: func(c pipeline.Commit) bool { return c.Record.Stage == headgate.StageCanary }}).Run(ctx)
+				w.expire()
+			} else {
+				w.start()
+				w.await("good", "it waits", func(r pipeline.Record) bool { return strings.Contains(r.State.Note, "the canary does not begin") })
+			}
+			aged.Store(true)
+			time.Sleep(2 * w.admission) // what ages it
+			if what == "no control plane" {
+				w.start()
+			}
+			w.router.do(func(r *router) { r.down[what] = false })
+			w.wantOutcome(w.awaitDone("good"), headgate.Blocked, headgate.StageCanary, "REPLAY_EVIDENCE_MISSING")
+			if w.router.met("good") {
+				t.Error("a release without fresh evidence met users")
+			}
+		})
 	}
 }
 

@@ -197,6 +197,8 @@ type world struct {
 	// lease is the engines' LeaseTTL: so long that no claim of an engine that
 	// lives runs out, however slow the machine.
 	lease time.Duration
+	// admission is the engines' AdmissionAge.
+	admission time.Duration
 	// created are the releases, in order.
 	created []string
 
@@ -220,7 +222,7 @@ func newWorld(t *testing.T) *world {
 	if err := db.RegisterService(t.Context(), service, stable); err != nil {
 		t.Fatal(err)
 	}
-	return &world{t: t, db: db, router: newRouter(), lease: time.Hour, calls: map[string]int{}, runners: map[headgate.Stage]pipeline.Runner{}}
+	return &world{t: t, db: db, router: newRouter(), lease: time.Hour, admission: time.Hour, calls: map[string]int{}, runners: map[headgate.Stage]pipeline.Runner{}}
 }
 
 func (w *world) called(format string, args ...any) int {
@@ -243,7 +245,7 @@ func (w *world) engine(store pipeline.Store) *pipeline.Engine {
 		Store: store, Log: slog.New(slog.DiscardHandler), Owner: headgate.NewID("engine"),
 		Router:   func(string) (rollout.Router, error) { return w.router, nil },
 		Runners:  map[headgate.Stage]pipeline.Runner{},
-		LeaseTTL: w.lease, Sweep: sweep, Tick: 4 * time.Millisecond,
+		LeaseTTL: w.lease, AdmissionAge: w.admission, Sweep: sweep, Tick: 4 * time.Millisecond,
 		Observe: func(ctx context.Context, r pipeline.Record) (pipeline.Observation, error) {
 			if w.observe != nil {
 				return w.observe(ctx, r)

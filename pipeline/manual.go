@@ -106,6 +106,55 @@ func refused(why string) error {
 	return headgate.Errorf(CodePromotionRefused, headgate.ClassBusinessRule, "not promoted: %s", why)
 }
 
+// CodeNothingToApprove is the error code of [CheckApproval].
+const CodeNothingToApprove = "NOTHING_TO_APPROVE"
+
+// CheckApproval returns NOTHING_TO_APPROVE unless the release waits for an
+// approval, or will at the end of its present tier, and has none yet.
+func CheckApproval(r Record, facts []Fact) error {
+	var since time.Time
+	next, wider := r.nextTier()
+	switch {
+	case r.Phase == PhaseRunning && r.Stage == headgate.StageRollout && r.Plan.ApprovalRequired:
+		since = r.StageStartedAt
+	case r.Phase == PhaseRunning && r.Stage == headgate.StageCanary && r.State.Granted && wider && next.ApprovalRequired:
+		since = r.State.TierSince
+	default:
+		return nothing(r, r.instead())
+	}
+	if f := find(facts, FactApproval, ""); f != nil && !f.At.Before(since) {
+		return nothing(r, "was approved already, by "+f.Actor)
+	}
+	return nil
+}
+
+func nothing(r Record, why string) error {
+	return headgate.Errorf(CodeNothingToApprove, headgate.ClassBusinessRule, "nothing to approve: release %s %s", r.ID, why)
+}
+
+// instead says what a release that waits for no approval does, and when it
+// will wait for one.
+func (r Record) instead() string {
+	if r.Phase == PhaseRollingBack {
+		return "is rolling back"
+	}
+	said := "is at " + string(r.Stage) + " and waits for no approval"
+	all := headgate.Stages()
+	stage, rollout, canary := slices.Index(all, r.Stage), slices.Index(all, headgate.StageRollout), slices.Index(all, headgate.StageCanary)
+	if r.Plan.ApprovalRequired && stage < rollout {
+		said += "; it will before users meet it, at rollout"
+	}
+	for i, t := range r.Plan.Wider {
+		if t.ApprovalRequired && stage <= canary && i >= r.State.Tier {
+			said += fmt.Sprintf("; it will before tier %s", t.Name)
+		}
+	}
+	if r.Stage == headgate.StageCanary && r.State.Note != "" {
+		said += ": " + r.State.Note
+	}
+	return said
+}
+
 // answer settles a person's demand to promote after the decision d: granted,
 // it says why in the trail, as the person's own act; refused, it is void.
 func (s steering) answer(c *Commit, d canary.Decision, now time.Time) (granted bool) {

@@ -1,12 +1,15 @@
 package pipeline
 
 import (
+	"cmp"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/headgate/headgate"
 	"github.com/headgate/headgate/canary"
+	"github.com/headgate/headgate/rollout"
 )
 
 func said(v headgate.Verdict, codes ...string) canary.Decision {
@@ -164,6 +167,45 @@ func TestDecideUnderManualControl(t *testing.T) {
 		}
 		if got := decide(r, tt.facts, now); got.do != tt.do || got.outcome != tt.outcome {
 			t.Errorf("%s: %+v", tt.name, got)
+		}
+	}
+}
+
+// An approval is for what waits for it, and is not kept for later.
+func TestCheckApproval(t *testing.T) {
+	t.Parallel()
+	began := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+	approved := func(at time.Time) []Fact { return []Fact{{Kind: FactApproval, Actor: "ann", At: at}} }
+	tiers := []Tier{{Name: rollout.TierSmall}, {Name: rollout.TierLarge, ApprovalRequired: true}}
+	for _, tt := range []struct {
+		name  string
+		at    Record
+		stage headgate.Stage
+		facts []Fact
+		want  string // of the refusal, empty for none
+	}{
+		{name: "at rollout", at: Record{Plan: Plan{ApprovalRequired: true}}, stage: headgate.StageRollout},
+		{name: "at rollout, after one that came too early", at: Record{Plan: Plan{ApprovalRequired: true}}, stage: headgate.StageRollout, facts: approved(began.Add(-1))},
+		{name: "twice", at: Record{Plan: Plan{ApprovalRequired: true}}, stage: headgate.StageRollout, facts: approved(began), want: "was approved already, by ann"},
+		{name: "nobody asks", stage: headgate.StageRollout, want: "is at rollout and waits for no approval"},
+		{name: "too early", at: Record{Plan: Plan{ApprovalRequired: true, Wider: tiers}}, stage: headgate.StageReplay, want: "is at replay and waits for no approval; it will before users meet it, at rollout; it will before tier large"},
+		{name: "a tier too early", at: Record{Plan: Plan{Wider: tiers}, State: State{Granted: true}}, stage: headgate.StageCanary, want: "is at canary and waits for no approval; it will before tier large"},
+		{name: "the tier before", at: Record{Plan: Plan{Wider: tiers}, State: State{Granted: true, Tier: 1}}, stage: headgate.StageCanary},
+		{name: "the tier before, after one for an earlier tier", at: Record{Plan: Plan{Wider: tiers}, State: State{Granted: true, Tier: 1}}, stage: headgate.StageCanary, facts: approved(began.Add(-1))},
+		{name: "the tier itself", at: Record{Plan: Plan{Wider: tiers}, State: State{Granted: true, Tier: 2}}, stage: headgate.StageCanary, want: "waits for no approval"},
+		{name: "a tenant was taken off", at: Record{State: State{Granted: true, Note: "decide yourself: headgate release promote"}}, stage: headgate.StageCanary, want: "decide yourself: headgate release promote"},
+		{name: "rolling back", at: Record{Phase: PhaseRollingBack, Plan: Plan{ApprovalRequired: true}}, stage: headgate.StageRollout, want: "is rolling back"},
+		{name: "promoted", at: Record{Plan: Plan{ApprovalRequired: true, Wider: tiers}}, stage: headgate.StageFeedback, want: "is at feedback and waits for no approval"},
+	} {
+		r := tt.at
+		r.Phase = cmp.Or(r.Phase, PhaseRunning)
+		r.ID, r.Stage, r.StageStartedAt, r.State.TierSince = "rel-1", tt.stage, began, began
+		err := CheckApproval(r, tt.facts)
+		if tt.want == "" && err == nil {
+			continue
+		}
+		if tt.want == "" || headgate.AsError(err) == nil || headgate.AsError(err).Code != CodeNothingToApprove || !strings.HasSuffix(err.Error(), tt.want) {
+			t.Errorf("%s: %v, want … %s", tt.name, err, tt.want)
 		}
 	}
 }

@@ -103,10 +103,9 @@ type State struct {
 	// Holding is true from when this release alone may meet the service's users
 	// until it has ended; stopping it then takes a rollback.
 	Holding bool `json:"holding,omitempty"`
-	// Waited is true once this release had to wait for the service's traffic, or
-	// for a router that did not answer.
-	// Its evidence has aged meanwhile.
-	Waited bool `json:"waited,omitempty"`
+	// AdmittedAt is when a release that had waited to meet users was admitted
+	// anew, zero before that.
+	AdmittedAt time.Time `json:"admitted_at,omitzero"`
 	// Superseded is the release that was told to make way for this one.
 	Superseded string `json:"superseded,omitempty"`
 	// Granted is true once a router has acknowledged the canary's share. A

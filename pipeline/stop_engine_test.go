@@ -86,7 +86,7 @@ func TestReleasesWaitForTheTraffic(t *testing.T) {
 				w.awaitTicks("first", 2)
 				w.create("second", second)
 			}
-			w.await("second", "it waits", func(r pipeline.Record) bool { return r.Stage == headgate.StageCanary && r.State.Waited })
+			w.await("second", "it waits", func(r pipeline.Record) bool { return r.Stage == headgate.StageCanary && r.State.Note != "" })
 			r := w.awaitTicks("first", w.get("first").State.Ticks+10)
 			if r.Phase != pipeline.PhaseRunning || w.router.met("second") {
 				t.Fatalf("first is %s; second met users: %v", r.Phase, w.router.met("second"))

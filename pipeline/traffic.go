@@ -168,7 +168,6 @@ func triggerGate(d canary.Decision) headgate.Gate {
 func (e *Engine) grant(ctx context.Context, r Record, now time.Time, want steering) error {
 	status, counts, err := e.look(ctx, r.Service)
 	if err != nil {
-		r.State.Waited = true
 		return e.waitForRouter(ctx, r, now, err)
 	}
 	c := Commit{Record: r, ClaimedGen: r.Gen}
@@ -187,12 +186,6 @@ func (e *Engine) grant(ctx context.Context, r Record, now time.Time, want steeri
 		}
 		return err
 	}
-	if r.State.Waited {
-		res, err := e.o.Runners[headgate.StageRollout](ctx, r)
-		if err != nil || res.Verdict != headgate.Pass {
-			return e.settle(ctx, r, now, res, err)
-		}
-	}
 	share := want.wanted(r)
 	switch granted := status.ReleaseID == r.ID; {
 	case status.Epoch > r.Epoch: // whether or not what it was told has lapsed
@@ -203,6 +196,14 @@ func (e *Engine) grant(ctx context.Context, r Record, now time.Time, want steeri
 		return e.startRollback(ctx, r, now, outdated(), "")
 	case !granted:
 		c.Record.State.Counts = counts
+		age := now.Sub(r.admittedAt())
+		if age >= 0 && age <= e.o.AdmissionAge {
+			break
+		}
+		if res, err := e.o.Runners[headgate.StageRollout](ctx, r); err != nil || res.Verdict != headgate.Pass {
+			return e.settle(ctx, r, now, res, err)
+		}
+		r.State.AdmittedAt, c.Record.State.AdmittedAt = now, now
 	}
 	if err := e.apply(ctx, split(r, share)); err != nil {
 		return e.waitForRouter(ctx, r, now, err)
@@ -215,6 +216,16 @@ func (e *Engine) grant(ctx context.Context, r Record, now time.Time, want steeri
 	ev.Data = map[string]any{"share": share, "tenants": r.Tenants()}
 	c.Events = []headgate.Event{ev}
 	return e.o.Store.Commit(ctx, c)
+}
+
+// admittedAt is when the release was last let go on to users: evidence ages, and
+// rules change, while it waits for the traffic, for a router, or for a control
+// plane that was away.
+func (r Record) admittedAt() time.Time {
+	if at := r.State.AdmittedAt; !at.IsZero() {
+		return at
+	}
+	return r.StageStartedAt // of the canary, which rollout's pass begins
 }
 
 // lapsed is what follows from a share that ran out: it is never given again.
@@ -265,7 +276,6 @@ func (e *Engine) waitForTraffic(ctx context.Context, r Record, now time.Time, he
 	if d := r.Plan.StageTimeout[r.Stage]; d > 0 {
 		c.Record.DeadlineAt = now.Add(d)
 	}
-	c.Record.State.Waited = true
 	c.Record.NextRunAt = now.Add(e.o.Sweep)
 	return e.o.Store.Commit(ctx, c)
 }
