@@ -221,7 +221,7 @@ func (p *Plane) applySplit(ctx context.Context, s *Service, split rollout.Split)
 	st, err = s.Router.Status(ctx)
 	if err == nil && (st.Epoch != split.Epoch || st.Share != split.Share) {
 		err = headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient,
-			"the router answers share %v at epoch %d where %v at %d was set", st.Share, st.Epoch, split.Share, split.Epoch)
+			"the router answers share %.4g at epoch %d where %.4g at %d was set", st.Share, st.Epoch, split.Share, split.Epoch)
 	}
 	return err
 }

@@ -4,18 +4,20 @@ import (
 	"encoding/json"
 	"flag"
 	"log/slog"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"text/template"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/rulefmt"
+	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/template"
 	"go.opentelemetry.io/collector/pdata/pcommon"
 
 	"github.com/headgate/headgate/dictionary"
@@ -81,12 +83,21 @@ func TestRulesAreWhatPrometheusReads(t *testing.T) {
 			t.Errorf("%s is recorded as %s, asked as %s, %v", f.Name, records[dictionary.RecordName(f.Name)], want, err)
 		}
 	}
-	for version, want := range map[string]string{"v2": "api_p95_s of bidding v2 is 3, the bound is > 1.5", "": "api_p95_s of bidding is 3, the bound is > 1.5"} {
-		var summary strings.Builder
-		text := template.Must(template.New("").Parse("{{ $labels := .Labels }}{{ $value := .Value }}" + alerts["ApiSlow"].Annotations["summary"]))
-		err := text.Execute(&summary, map[string]any{"Labels": map[string]string{"service_name": "bidding", "service_version": version}, "Value": 3})
-		if err != nil || summary.String() != want {
-			t.Errorf("summary %q, %v; want %q", summary.String(), err, want)
+	for _, tt := range []struct {
+		alert, version string
+		value          float64
+		want           string
+	}{
+		{"ApiSlow", "v2", 2.6387959866220734, "api_p95_s of bidding v2 is 2.639s, the bound is > 1.5s"},
+		{"ApiSlow", "", 90, "api_p95_s of bidding is 1m 30s, the bound is > 1.5s"},
+		{"DeadLetterShareHigh", "", 0.0123456789, "queue_dlq_rate of bidding is 1.235%, the bound is > 1%"},
+		{"QueueBacklog", "", 12345, "queue_pending of bidding is 12.35k, the bound is > 1k"},
+	} {
+		data := template.AlertTemplateData(map[string]string{"service_name": "bidding", "service_version": tt.version}, nil, "", promql.Sample{F: tt.value})
+		text := "{{ $labels := .Labels }}{{ $value := .Value }}" + alerts[tt.alert].Annotations["summary"]
+		got, err := template.NewTemplateExpander(t.Context(), text, tt.alert, data, 0, nil, &url.URL{}, nil).Expand()
+		if err != nil || got != tt.want {
+			t.Errorf("summary %q, %v; want %q", got, err, tt.want)
 		}
 	}
 	burn, ok := alerts["api-availability-burn-1h"]

@@ -134,7 +134,8 @@ func (d *Dictionary) alertRule(a Alert) (rule, error) {
 			"severity": a.Severity, "owner": a.Owner,
 		},
 		Annotations: map[string]string{
-			"summary": fmt.Sprintf("%s of {{ $labels.service_name }}{{ with $labels.service_version }} {{ . }}{{ end }} is {{ $value }}, the bound is %s %s", f.Name, a.Op, number(a.Bound)),
+			"summary": fmt.Sprintf("%s of {{ $labels.service_name }}{{ with $labels.service_version }} {{ . }}{{ end }} is %s, the bound is %s %s",
+				f.Name, readable("$value", f.Unit), a.Op, readable(number(a.Bound), f.Unit)),
 			"runbook": a.Runbook,
 		},
 	}, nil
@@ -185,6 +186,20 @@ func (d *Dictionary) burnRule(o Objective, b burn) (rule, error) {
 			"runbook": o.Runbook,
 		},
 	}, nil
+}
+
+// readable is the template of a value for people: 2.639s, 1.2%, 0.31 USD, 12k.
+func readable(value, unit string) string {
+	switch unit {
+	case "s":
+		return "{{ " + value + " | humanizeDuration }}"
+	case "1":
+		return "{{ " + value + " | humanizePercentage }}"
+	case "{USD}":
+		return "{{ " + value + " | humanize }} USD"
+	default:
+		return "{{ " + value + " | humanize }}"
+	}
 }
 
 func number(v float64) string { return strconv.FormatFloat(v, 'g', 10, 64) }

@@ -43,7 +43,7 @@ func (e *Engine) apply(ctx context.Context, s rollout.Split) error {
 	}
 	if st.Epoch != s.Epoch || st.Share != s.Share {
 		return headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient,
-			"the router answers share %v at epoch %d where %v at %d was set", st.Share, st.Epoch, s.Share, s.Epoch)
+			"the router answers share %.4g at epoch %d where %.4g at %d was set", st.Share, st.Epoch, s.Share, s.Epoch)
 	}
 	return nil
 }
