@@ -41,6 +41,7 @@ type fixture struct {
 	dir     string
 	now     time.Time
 	figures *figures
+	audit   []telemetry.Event
 	// silent is the version whose telemetry stopped a minute ago.
 	silent  string
 	service *things
@@ -128,7 +129,7 @@ func (f *fixture) plane(t *testing.T, rules gate.RuleSet) *control.Plane {
 	}
 	return control.New(control.Options{
 		Settings: config.DefaultSettings(), Store: f.db, Log: evidence.NewLog(f.db.EvidenceLog(), keys), Blobs: blobs,
-		Rules: map[string]gate.RuleSet{"": rules}, Dictionary: dict, Figures: f.figures, Stories: silence{},
+		Rules: map[string]gate.RuleSet{"": rules}, Dictionary: dict, Figures: f.figures, Stories: silence{audit: &f.audit},
 		Freshness: func(_, version string) (time.Time, bool) {
 			if version == f.silent {
 				return f.now.Add(-time.Minute), true
@@ -140,8 +141,20 @@ func (f *fixture) plane(t *testing.T, rules gate.RuleSet) *control.Plane {
 	})
 }
 
-// silence are logs and spans that tell nothing.
-type silence struct{ telemetry.Finder }
+// silence are logs and spans that tell nothing but an audit log.
+type silence struct {
+	telemetry.Finder
+	audit *[]telemetry.Event
+}
+
+func (s silence) EachNamed(_ context.Context, service string, names []string, from, to time.Time, use func(telemetry.Event)) error {
+	for _, e := range *s.audit {
+		if e.Service == service && slices.Contains(names, e.Attributes[telemetry.AttrEvent]) && !e.Time.Before(from) && !e.Time.After(to) {
+			use(e)
+		}
+	}
+	return nil
+}
 
 func (silence) ErrorsOf(context.Context, dictionary.Scope, time.Time, time.Time) ([]telemetry.ErrorGroup, error) {
 	return nil, nil

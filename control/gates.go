@@ -176,19 +176,27 @@ func (p *Plane) gateInput(ctx context.Context, s *Service, r pipeline.Record, g 
 	scope := dictionary.Scope{
 		Service: s.Name, Version: r.Version, Environment: s.Environments.Staging, Window: s.Gates.Window,
 	}
+	_, reported := in.Metrics[approvalCoverage]
 	m, err := p.measure(ctx, &in, scope, same(liveFigures[g]), at)
 	if err != nil {
 		return in, nil, nil, err
 	}
 	missing = append(missing, m...)
-	if g == headgate.GateSecurity {
-		more, err := p.isolationInput(ctx, r.ID, &in)
+	if g != headgate.GateSecurity {
+		return in, inputs, missing, nil
+	}
+	if !reported {
+		complete, err := p.approvals(ctx, &in, scope, at)
 		if err != nil {
 			return in, nil, nil, err
 		}
-		inputs = append(inputs, more...)
+		missing = slices.DeleteFunc(missing, func(m string) bool { return m == approvalCoverage })
+		if !complete {
+			missing = append(missing, approvalCoverage)
+		}
 	}
-	return in, inputs, missing, nil
+	more, err := p.isolationInput(ctx, r.ID, &in)
+	return in, append(inputs, more...), missing, err
 }
 
 const (

@@ -21,7 +21,7 @@ var liveFigures = map[headgate.Gate][]string{
 	headgate.GatePerformance: {
 		"api_p95_s", "retrieval_p95_s", "parse_50p_p95_s", "evaluation_p95_s", "queue_dlq_rate", "cache_hit_rate",
 	},
-	headgate.GateSecurity: {"high_risk_approval_coverage", "log_redaction_failures"},
+	headgate.GateSecurity: {approvalCoverage, "log_redaction_failures"},
 	headgate.GateCost:     {"routing_degrade_passed", "degrade_availability", "budget_alert_coverage"},
 }
 

@@ -19,6 +19,9 @@ type Stories interface {
 	// ErrorsOf counts the errors of a scope between two times, by code, tenant
 	// and name.
 	ErrorsOf(ctx context.Context, of dictionary.Scope, from, to time.Time) ([]telemetry.ErrorGroup, error)
+	// EachNamed calls use with the log records of a service between two times
+	// that are events of one of the names, in no order, repeated ones again.
+	EachNamed(ctx context.Context, service string, names []string, from, to time.Time, use func(telemetry.Event)) error
 }
 
 // Timeline tells the story of one request from any of its identifiers. A

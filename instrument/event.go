@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -40,7 +41,8 @@ type Execer interface {
 
 // RecordEvent writes an event into the outbox. Call it with the transaction
 // of the change it tells of: then there is no change without its event and no
-// event without its change.
+// event without its change. A name that begins with "audit." is sent as it
+// stands, any other after "db.".
 func (t *Telemetry) RecordEvent(ctx context.Context, tx Execer, name string, attrs map[string]string) error {
 	sc, f := trace.SpanContextFromContext(ctx), FieldsOf(ctx)
 	if attrs == nil {
@@ -108,12 +110,15 @@ func (t *Telemetry) PublishEvents(ctx context.Context, db *sql.DB, limit int) (i
 func emitEvent(ctx context.Context, logger log.Logger, at time.Time, name, traceID, spanID, attrs string, f Fields) {
 	var r log.Record
 	r.SetTimestamp(at)
-	r.SetEventName("db." + name)
+	r.SetBody(attribute.StringValue(name))
+	if !strings.HasPrefix(name, "audit.") {
+		name = "db." + name
+	}
+	r.SetEventName(name)
 	r.SetSeverity(log.SeverityInfo)
 	if f.ErrorCode != "" {
 		r.SetSeverity(log.SeverityError)
 	}
-	r.SetBody(attribute.StringValue(name))
 	r.AddAttributes(attribute.String("event.source", "database"), attribute.String("trace_id", traceID))
 	r.AddAttributes(f.attributes()...)
 	var kvs map[string]string

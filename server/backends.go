@@ -151,7 +151,7 @@ func (b bearer) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 // stories lets the control plane ask what happened: for one request wherever
-// events are, for the errors of a version in the own store.
+// events are, for the errors of a version and its audit log in the own store.
 type stories struct {
 	telemetry.Finder
 	own *events.Store
@@ -162,4 +162,9 @@ func (s stories) ErrorsOf(ctx context.Context, of dictionary.Scope, from, to tim
 	return s.own.Errors(ctx, events.ErrorQuery{
 		Service: of.Service, Version: of.Version, Environment: of.Environment, TenantID: of.Tenant, From: from, To: to,
 	})
+}
+
+// EachNamed implements [control.Stories].
+func (s stories) EachNamed(ctx context.Context, service string, names []string, from, to time.Time, use func(telemetry.Event)) error {
+	return s.own.EachNamed(ctx, events.NamedQuery{Service: service, Names: names, From: from, To: to}, use)
 }

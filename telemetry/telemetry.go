@@ -23,6 +23,10 @@ const (
 	AttrErrorCode = "error_code"
 )
 
+// AttrEvent is where the name of an event among the log records is kept: the
+// attribute that had it before OpenTelemetry gave it a field.
+const AttrEvent = "event.name"
+
 // Rejected says how much of a batch was refused and why. The rest of the
 // batch is durable. Reason is safe to show to the sender.
 type Rejected struct {

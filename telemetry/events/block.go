@@ -7,6 +7,8 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/headgate/headgate/telemetry"
 )
 
 // A block is rows that share one string table, compressed as a whole:
@@ -48,6 +50,9 @@ const (
 
 	// indexed is how many of them, from the start, are in a block's filter.
 	indexed = idTenant + 1
+	// eventKey numbers the name of an event in the filter, where it stands beside
+	// them. It is an attribute in the row.
+	eventKey = idFields
 )
 
 // The fields that are only shown.
@@ -118,6 +123,9 @@ func (b *builder) add(r *row) {
 	for _, a := range r.attrs {
 		out = binary.AppendUvarint(out, b.ref(a.key))
 		out = binary.AppendUvarint(out, b.ref(a.value))
+		if a.key == telemetry.AttrEvent {
+			b.keys[key(eventKey, a.value)] = struct{}{}
+		}
 	}
 	b.rows = binary.AppendUvarint(b.rows, uint64(len(out)))
 	b.rows = append(b.rows, out...)

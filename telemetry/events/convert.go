@@ -18,10 +18,6 @@ const (
 	maxAttrs      = 128
 	maxLinks      = 32
 	cutMark       = "…[cut]"
-
-	// attrEvent is where the name of an event among the log records is kept: the
-	// attribute that had it before OpenTelemetry gave it a field.
-	attrEvent = "event.name"
 )
 
 // batch collects the rows of one request.
@@ -143,7 +139,7 @@ func (b *batch) log(rec plog.LogRecord) {
 	r.end = 0
 	b.attributes(rec.Attributes())
 	if name := rec.EventName(); name != "" {
-		r.attrs = append(r.attrs, attr{attrEvent, cut(name, maxKeyBytes)})
+		r.attrs = append(r.attrs, attr{telemetry.AttrEvent, cut(name, maxKeyBytes)})
 	}
 	r.ids[idTrace] = traceID(rec.TraceID())
 	r.text[textSpan] = spanID(rec.SpanID())

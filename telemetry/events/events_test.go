@@ -559,3 +559,47 @@ func TestErrorsWithoutACodeAreCountedByPattern(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+func TestEventsAreFoundByTheirName(t *testing.T) {
+	t.Parallel()
+	s := open(t, t.TempDir(), events.Options{})
+	add := func(service, name string, at time.Duration) {
+		ld := plog.NewLogs()
+		rl := ld.ResourceLogs().AppendEmpty()
+		resource(rl.Resource(), "v1")
+		rl.Resource().Attributes().PutStr("service.name", service)
+		rec := rl.ScopeLogs().AppendEmpty().LogRecords().AppendEmpty()
+		rec.SetEventName(name)
+		rec.SetTimestamp(pcommon.NewTimestampFromTime(start.Add(at)))
+		rec.Attributes().PutStr("n", fmt.Sprint(at))
+		if _, err := s.AppendLogs(t.Context(), "", ld); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add("bidding", "audit.evaluated", time.Minute)
+	add("bidding", "audit.reviewed", 2*time.Minute)
+	add("bidding", "audit.effective", 3*time.Minute)
+	add("bidding", "audit.evaluated", time.Hour) // later than asked
+	add("other", "audit.evaluated", time.Minute)
+	add("bidding", "", time.Minute)
+	ask := func() (got []string) {
+		q := events.NamedQuery{Service: "bidding", Names: []string{"audit.evaluated", "audit.effective"}, From: start, To: start.Add(10 * time.Minute)}
+		if err := s.EachNamed(t.Context(), q, func(e telemetry.Event) { got = append(got, e.Attributes["event.name"]+" "+e.Attributes["n"]) }); err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	want := []string{"audit.evaluated 1m0s", "audit.effective 3m0s"}
+	if diff := cmp.Diff(want, ask()); diff != "" {
+		t.Error(diff)
+	}
+	for range 8 { // enough blocks to be packed into one
+		add("bidding", "db.else", time.Minute)
+	}
+	if err := s.Compact(); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, ask()); diff != "" {
+		t.Error("packed: ", diff)
+	}
+}

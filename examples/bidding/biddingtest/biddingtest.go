@@ -28,6 +28,7 @@ var Tokens = map[string]string{"acme": "token-of-acme-in-tests", "borealis": "to
 // Service is a running service.
 type Service struct {
 	URL     string
+	Path    string // of the database
 	Store   *store.Store
 	Version bidding.Version
 	reader  *sdkmetric.ManualReader
@@ -47,12 +48,12 @@ func Start(t testing.TB, version string, withWorker bool) *Service {
 // StartVersion is Start with a version that is not shipped.
 func StartVersion(t testing.TB, v bidding.Version, withWorker bool) *Service {
 	t.Helper()
-	s := &Service{Version: v, reader: sdkmetric.NewManualReader()}
+	s := &Service{Version: v, Path: filepath.Join(t.TempDir(), "bidding.db"), reader: sdkmetric.NewManualReader()}
 	tel, err := instrument.Setup(t.Context(), instrument.Options{Service: "bidding", Version: v.Version, Environment: "staging", Reader: s.reader})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.Store, err = store.Open(t.Context(), filepath.Join(t.TempDir(), "bidding.db"), tel); err != nil {
+	if s.Store, err = store.Open(t.Context(), s.Path, tel); err != nil {
 		t.Fatal(err)
 	}
 	w, err := worker.New(worker.Options{Store: s.Store, Telemetry: tel, Version: v, Tenants: []string{"acme", "borealis"},

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"strconv"
 	"strings"
 	"time"
 
@@ -235,7 +237,25 @@ func (tx *Tx) SaveReport(ctx context.Context, id, status string, report bidding.
 	if err != nil {
 		return fmt.Errorf("save report: %w", err)
 	}
-	return tx.s.tel.RecordEvent(ctx, tx, "evaluation_"+status, map[string]string{"evaluation_id": id})
+	if err := tx.s.tel.RecordEvent(ctx, tx, "evaluation_"+status, map[string]string{"evaluation_id": id}); err != nil || !highRisk {
+		return err
+	}
+	switch status {
+	case StatusWaiting:
+		return tx.audit(ctx, "audit.evaluated", id, map[string]string{"risk_level": "high"})
+	case StatusCompleted:
+		return tx.audit(ctx, "audit.effective", id, nil)
+	default:
+		return nil
+	}
+}
+
+// audit writes a record of the audit log, from which Headgate sees that no
+// high-risk evaluation takes effect without a person.
+func (tx *Tx) audit(ctx context.Context, event, evaluation string, more map[string]string) error {
+	attrs := map[string]string{"evaluation_id": evaluation}
+	maps.Copy(attrs, more)
+	return tx.s.tel.RecordEvent(ctx, tx, event, attrs)
 }
 
 // Resume uses up the resume token of a waiting evaluation and keeps the
@@ -255,7 +275,12 @@ func (tx *Tx) Resume(ctx context.Context, tenant, id, token string, r Review) er
 		return headgate.Errorf("RESUME_TOKEN_INVALID", headgate.ClassBusinessRule,
 			"the evaluation does not wait with this resume_token; read the report again").Wrap(err)
 	}
-	return tx.s.tel.RecordEvent(ctx, tx, "evaluation_reviewed", map[string]string{"evaluation_id": id, "decision": r.Decision})
+	if err := tx.s.tel.RecordEvent(ctx, tx, "evaluation_reviewed", map[string]string{"evaluation_id": id, "decision": r.Decision}); err != nil {
+		return err
+	}
+	return tx.audit(ctx, "audit.reviewed", id, map[string]string{
+		"reviewer": r.Editor, "reviewer_type": "person", "approved": strconv.FormatBool(r.Decision != "reject"), "decision": r.Decision,
+	})
 }
 
 // Reviewed is a review with the evaluation that it decided.

@@ -176,3 +176,48 @@ func contextWithStop(t *testing.T) (context.Context, context.CancelFunc) {
 	t.Cleanup(stop)
 	return ctx, stop
 }
+
+// TestHighRiskLeavesAnAuditLog has one evaluation approved and one rejected:
+// only the approved one takes effect, after a person.
+func TestHighRiskLeavesAnAuditLog(t *testing.T) {
+	t.Parallel()
+	s := biddingtest.Start(t, "v1.0.0", true)
+	c := s.As("acme")
+	done := func(q client.Queued, err error) {
+		t.Helper()
+		if err == nil {
+			_, err = c.Await(t.Context(), q.JobID)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	done(c.Upload(t.Context(), "p", "s", "bid", "a.txt", []byte("We deliver within 30 days for 100,000 euros.")))
+	for decision, want := range map[string]string{
+		"approve": "audit.evaluated,audit.reviewed,audit.effective",
+		"reject":  "audit.evaluated,audit.reviewed",
+	} {
+		q, err := c.Evaluate(t.Context(), client.Evaluation{Project: "p", Supplier: "s", RulePack: "tender-2026.1", ForceHITL: true})
+		done(q, err)
+		rep, err := c.Report(t.Context(), q.EvaluationID)
+		if err != nil || rep.Interrupt == nil {
+			t.Fatalf("it does not wait for a person: %+v, %v", rep, err)
+		}
+		done(c.Resume(t.Context(), q.EvaluationID, rep.Interrupt.ResumeToken, decision, "ada"))
+		db, err := sql.Open("sqlite", s.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		var names, reviewers string
+		err = db.QueryRowContext(t.Context(), `SELECT group_concat(name), group_concat(attrs->>'reviewer' || ' ' || (attrs->>'reviewer_type') || ' ' || (attrs->>'approved'))
+			FROM (SELECT name, attrs FROM db_events WHERE name LIKE 'audit.%' AND tenant_id='acme' AND attrs->>'evaluation_id'=? ORDER BY id)`, q.EvaluationID).
+			Scan(&names, &reviewers)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if approved := map[string]string{"approve": "true", "reject": "false"}[decision]; names != want || reviewers != "ada person "+approved {
+			t.Errorf("%s: %s by %s, want %s", decision, names, reviewers, want)
+		}
+	}
+}
