@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 var few = Options{Seed: 3, Runs: 40, Only: []string{"200 rps", "errors ×10", "100 % errors", "at the limit", "pass at 200 rps"}}
@@ -70,9 +71,14 @@ func TestReport(t *testing.T) {
 	if err := errors.Join(r.WriteText(&text), r.WriteJSON(&data), r.WriteSVG(&picture)); err != nil {
 		t.Fatal(err)
 	}
-	for _, part := range []string{"False rollbacks", "errors ×10", "Flagger", "Goals", "tuned"} {
+	for _, part := range []string{"Good candidates that are rolled back", "errors ×10", "Flagger", "Goals", "tuned", "0.00 % [0.00, 8.81]", "  ≤ 0.1 %   7.22 %  "} {
 		if !strings.Contains(text.String(), part) {
 			t.Errorf("the text lacks %q:\n%s", part, text.String())
+		}
+	}
+	for line := range strings.Lines(text.String()) {
+		if n := utf8.RuneCountInString(strings.TrimRight(line, "\n")); n > maxColumns {
+			t.Errorf("%d columns: %s", n, line)
 		}
 	}
 	var back Report

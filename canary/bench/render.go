@@ -8,7 +8,26 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"unicode/utf8"
 )
+
+// maxColumns is how wide the text gets.
+const maxColumns = 120
+
+const legend = `  *        best in its row, all parts of the table
+  °        this scenario played no part in choosing the defaults
+  [a, b]   95 % confidence interval; "no end" where it has no upper one
+  (84 %)   so many of the bad candidates were stopped at all; without it, all were
+  –        fewer than half were stopped, so there is no median
+
+  headgate             the judge of this program
+  threshold N=5        so many looks in a row, 10 s apart, at a success rate of the last minute below 99 %
+  Flagger, Argo        their documented rules on the success rate, each minute: the fifth failed look, the fourth
+  Kayenta              Mann-Whitney on points of a minute, as documented, once after ten minutes; peeked: at each point
+  z .001 peeked        a z-test of all that was counted, at the 0.1 % level, every 10 s
+  mSPRT .001           a mixture sequential probability ratio test at the 0.1 % level, at every tick
+  tuned to X           the rival's own setting at X: a minimum success rate, a confidence, a bound or a level
+`
 
 // WriteText writes the tables and the goals for a person.
 func (r Report) WriteText(out io.Writer) error {
@@ -17,35 +36,49 @@ func (r Report) WriteText(out io.Writer) error {
 	if r.Quick {
 		mode = "quick"
 	}
-	fmt.Fprintf(w, "Canary detectors on simulated traffic (%s, seed %d). [a, b] is a 95 %% interval; * is best in its row;\n", mode, r.Seed)
-	fmt.Fprintln(w, "scenarios marked ° played no part in choosing the defaults.")
+	fmt.Fprintf(w, "Canary detectors on simulated traffic (%s, seed %d)\n\n%s", mode, r.Seed, legend)
 	for _, tuned := range []bool{false, true} {
 		labels := r.labels(tuned)
 		if len(labels) == 0 {
 			continue
 		}
-		title := "at documented defaults"
+		title := "each at its documented defaults:"
 		if tuned {
-			title = fmt.Sprintf("rivals tuned to at most %s false rollbacks where not marked °", percent(tunedRate))
+			title = fmt.Sprintf("rivals tuned to at most %s false rollbacks in scenarios without °:", percent(tunedRate))
 		}
-		r.table(w, "False rollbacks of a good candidate, "+title, labels, []Kind{Clean, Stress}, falseRollbacks)
-		r.table(w, "Bad candidate, "+title+": median seconds to rollback / failed requests (share stopped if not all)", labels, []Kind{Bad}, stopped)
+		r.table(w, "Good candidates that are rolled back,\n"+title, labels, []Kind{Clean, Stress}, falseRollbacks)
+		r.table(w, "Bad candidates: median seconds until the rollback, and requests failed by then,\n"+title, labels, []Kind{Bad}, stopped)
 	}
-	r.table(w, "False passes at twice the errors, and median seconds to a pass of a good candidate", []string{Product}, []Kind{Limit, Good}, passed)
-	fmt.Fprintln(w, "\nGoals, judged on the bound of the interval")
+	r.table(w, "Candidates with twice the errors that pass nevertheless", []string{Product}, []Kind{Limit}, passed)
+	r.table(w, "Good candidates: median seconds until they pass", []string{Product}, []Kind{Good}, passed)
+	fmt.Fprintln(w, "\nGoals, judged on the worse end of the confidence interval, which is shown")
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, g := range r.Goals {
 		met := "not met"
 		if g.Met {
 			met = "met"
 		}
-		_, _ = fmt.Fprintf(tw, "  %s\t%s\t%.4g\t%s\n", g.Name, g.Target, g.Measured, met)
+		_, _ = fmt.Fprintf(tw, "  %s\t%s\t%s\t%s\n", g.Name, g.Target, g.measured(), met)
 	}
 	if err := tw.Flush(); err != nil {
 		return err
 	}
 	_, err := io.WriteString(out, w.String())
 	return err
+}
+
+// measured is what a person reads: the goals without a percentage count.
+func (g Goal) measured() string {
+	switch {
+	case g.Measured < 0:
+		return "no end"
+	case strings.HasSuffix(g.Name, "seconds"), strings.HasSuffix(g.Name, "seconds (stretch)"):
+		return number(g.Measured) + " s"
+	case strings.HasSuffix(g.Target, "%"), g.Target == notMore:
+		return percent(g.Measured)
+	default:
+		return number(g.Measured)
+	}
 }
 
 // labels returns the detectors of a table: the product at its default first.
@@ -64,42 +97,77 @@ func (r Report) labels(tuned bool) []string {
 	return labels
 }
 
+// table writes one row a scenario and one column a detector, in as many parts as
+// the columns need.
 func (r Report) table(w *strings.Builder, title string, labels []string, kinds []Kind, show func(Cell) (string, float64)) {
-	var scenarios []string
-	for _, c := range r.Cells {
-		if slices.Contains(kinds, c.Kind) && !slices.Contains(scenarios, c.Scenario) {
-			scenarios = append(scenarios, c.Scenario)
+	columns := make([][]string, len(labels)+1) // the scenarios' names first
+	columns[0] = []string{""}
+	for i, label := range labels {
+		columns[i+1] = []string{label}
+	}
+	for _, first := range r.Cells {
+		name := first.Scenario
+		if first.Unseen {
+			name += " °"
+		}
+		if !slices.Contains(kinds, first.Kind) || slices.Contains(columns[0], name) {
+			continue
+		}
+		columns[0] = append(columns[0], name)
+		best, values := math.Inf(1), make([]float64, len(labels))
+		for i, label := range labels {
+			text := ""
+			values[i] = math.Inf(1)
+			for _, c := range r.Cells {
+				if c.Scenario == first.Scenario && c.label() == label {
+					text, values[i] = show(c)
+					best = min(best, values[i])
+				}
+			}
+			columns[i+1] = append(columns[i+1], text)
+		}
+		for i := range labels {
+			if len(labels) > 1 && values[i] == best && !math.IsInf(best, 1) {
+				columns[i+1][len(columns[0])-1] += " *"
+			}
 		}
 	}
-	if len(scenarios) == 0 {
+	if len(columns[0]) == 1 {
 		return
 	}
 	fmt.Fprintf(w, "\n%s\n", title)
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintf(tw, "  \t%s\n", strings.Join(labels, "\t"))
-	for _, s := range scenarios {
-		name, best := s, math.Inf(1)
-		texts, values := make([]string, len(labels)), make([]float64, len(labels))
-		for i, label := range labels {
-			texts[i], values[i] = "", math.Inf(1)
-			for _, c := range r.Cells {
-				if c.Scenario == s && c.label() == label {
-					texts[i], values[i] = show(c)
-					best = min(best, values[i])
-					if c.Unseen {
-						name = s + " °"
-					}
-				}
-			}
+	for rest := columns[1:]; len(rest) > 0; {
+		n, used := 1, width(columns[0])+width(rest[0])
+		for n < len(rest) && used+width(rest[n]) <= maxColumns {
+			used += width(rest[n])
+			n++
 		}
-		for i := range texts {
-			if len(labels) > 1 && values[i] == best && !math.IsInf(best, 1) {
-				texts[i] += " *"
-			}
+		writeColumns(w, append([][]string{columns[0]}, rest[:n]...))
+		rest = rest[n:]
+		if len(rest) > 0 {
+			fmt.Fprintln(w)
 		}
-		_, _ = fmt.Fprintf(tw, "  %s\t%s\n", name, strings.Join(texts, "\t"))
 	}
-	_ = tw.Flush() // a strings.Builder never fails
+}
+
+// width is how many columns of the screen the texts take, with the two before
+// them.
+func width(texts []string) int {
+	widest := 0
+	for _, t := range texts {
+		widest = max(widest, utf8.RuneCountInString(t))
+	}
+	return widest + 2
+}
+
+func writeColumns(w *strings.Builder, columns [][]string) {
+	for row := range columns[0] {
+		line := ""
+		for _, c := range columns {
+			line += "  " + c[row] + strings.Repeat(" ", width(c)-2-utf8.RuneCountInString(c[row]))
+		}
+		fmt.Fprintln(w, strings.TrimRight(line, " "))
+	}
 }
 
 func falseRollbacks(c Cell) (string, float64) {
@@ -110,7 +178,7 @@ func stopped(c Cell) (string, float64) {
 	if c.Detection == nil {
 		return fmt.Sprintf("– (%.0f %%)", 100*c.RollbackRate), math.Inf(1)
 	}
-	text := fmt.Sprintf("%.0f [%.0f, %.0f] / %.0f", c.Detection.Value, c.Detection.Low, c.Detection.High, c.Failed.Value)
+	text := fmt.Sprintf("%s, %.0f failed", c.Detection.interval(), c.Failed.Value)
 	if c.Rollbacks < c.Runs {
 		text += fmt.Sprintf(" (%.0f %%)", 100*c.RollbackRate)
 	}
@@ -118,11 +186,19 @@ func stopped(c Cell) (string, float64) {
 }
 
 func passed(c Cell) (string, float64) {
-	text := fmt.Sprintf("%.1f %% pass, bound %.1f %%", 100*c.PassRate, 100*c.PassHigh)
 	if c.Kind == Good && c.Pass != nil {
-		text = fmt.Sprintf("%.0f s [%.0f, %.0f]", c.Pass.Value, c.Pass.Low, c.Pass.High)
+		return c.Pass.interval(), 0
 	}
-	return text, 0
+	return fmt.Sprintf("%.2f %% [%.2f, %.2f]", 100*c.PassRate, 100*c.PassLow, 100*c.PassHigh), 0
+}
+
+// interval is a median of seconds for a person.
+func (m *Median) interval() string {
+	high := fmt.Sprintf("%.0f", m.High)
+	if m.High < 0 {
+		high = "no end"
+	}
+	return fmt.Sprintf("%.0f s [%.0f, %s]", m.Value, m.Low, high)
 }
 
 // WriteSVG draws every detector by its worst false-rollback rate and by the

@@ -38,6 +38,7 @@ type Cell struct {
 
 	Passes   int     `json:"passes"`
 	PassRate float64 `json:"pass_rate"`
+	PassLow  float64 `json:"pass_rate_low"`
 	PassHigh float64 `json:"pass_rate_high"`
 	Pass     *Median `json:"pass_s"`
 }
@@ -76,7 +77,7 @@ func newCell(s *Scenario, detector, setting string, results []one) Cell {
 	n := max(1, len(results))
 	c.RollbackRate, c.PassRate = float64(c.Rollbacks)/float64(n), float64(c.Passes)/float64(n)
 	c.RollbackLow, c.RollbackHigh = clopperPearson(c.Rollbacks, len(results), 0.025)
-	_, c.PassHigh = clopperPearson(c.Passes, len(results), 0.025)
+	c.PassLow, c.PassHigh = clopperPearson(c.Passes, len(results), 0.025)
 	if s.Kind == Bad {
 		c.Detection = medianOf(detected)
 		c.Failed = medianOf(failed)
@@ -105,6 +106,9 @@ func medianOf(values []float64) *Median {
 
 // oneSided is the tail of the bound on which goals are judged.
 const oneSided = 0.05
+
+// notMore is the target of a rate that is compared with another one.
+const notMore = "not more"
 
 // goals judges the product's cells. Without a cell there is no goal.
 func goals(cells []Cell) []Goal {
@@ -169,7 +173,7 @@ func goals(cells []Cell) []Goal {
 	often, seldom := find("200 rps", looking+"1 s"), find("200 rps", looking+"10 s")
 	if often != nil && seldom != nil {
 		// The rates differ when their intervals do not touch.
-		list = append(list, Goal{"looking every 1 s instead of 10 s: false rollbacks", "not more", often.RollbackRate, often.RollbackLow <= seldom.RollbackHigh})
+		list = append(list, Goal{"looking every 1 s instead of 10 s: false rollbacks", notMore, often.RollbackRate, often.RollbackLow <= seldom.RollbackHigh})
 	}
 	return list
 }
