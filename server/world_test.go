@@ -144,7 +144,7 @@ type world struct {
 
 func settings(dir string) config.Settings {
 	s := config.DefaultSettings()
-	s.DataDir, s.Listen, s.OTLPGRPC, s.ProxyListen = dir, "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
+	s.DataDir, s.Listen, s.OTLPGRPC, s.OTLPHTTP, s.ProxyListen = dir, "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
 	return s
 }
 
@@ -158,10 +158,10 @@ func startWorld(t *testing.T, development bool, change func(*server.Options)) *w
 		Settings: settings(t.TempDir()), Development: development, Forward: development, Version: "test",
 		Logger: slog.New(slog.NewJSONHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
-	w.options.Settings.OTLPHTTP = needs.Addrs(t, 1)[0]
 	otlp := ""
 	if development {
 		w.options.Settings.EvidenceMode = config.EvidenceDeclared
+		w.options.Settings.OTLPHTTP = needs.Addrs(t, 1)[0]
 		otlp = w.options.Settings.OTLPHTTP
 	}
 	w.service = newService(t, otlp)

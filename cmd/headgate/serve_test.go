@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/headgate/headgate/config"
+	"github.com/headgate/headgate/internal/needs"
 )
 
 func TestOrFreeGivesWayToWhoIsThere(t *testing.T) {
@@ -19,12 +20,9 @@ func TestOrFreeGivesWayToWhoIsThere(t *testing.T) {
 	if got := orFree(ln.Addr().String()); got != "127.0.0.1:0" {
 		t.Errorf("a taken address gives %s, want any free one", got)
 	}
-	free, err := freeAddrs(1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := orFree(free[0]); got != free[0] {
-		t.Errorf("a free address %s gives %s", free[0], got)
+	free := needs.Addrs(t, 1)[0]
+	if got := orFree(free); got != free {
+		t.Errorf("a free address %s gives %s", free, got)
 	}
 }
 

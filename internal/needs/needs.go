@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"syscall"
 	"testing"
 )
 
@@ -38,6 +39,10 @@ func Program(t testing.TB, name, debian string) string {
 // time.
 func Addrs(t testing.TB, n int) []string {
 	t.Helper()
+	// A child being started meanwhile would hold the listeners below after they
+	// are closed, until it runs its program.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	var out []string
 	for range 1000 {
 		addr := fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(22_000))

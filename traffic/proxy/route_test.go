@@ -15,6 +15,7 @@ import (
 
 	"github.com/headgate/headgate"
 	"github.com/headgate/headgate/canary"
+	"github.com/headgate/headgate/internal/needs"
 	"github.com/headgate/headgate/rollout"
 	"github.com/headgate/headgate/traffic/proxy"
 )
@@ -93,7 +94,12 @@ func await(t testing.TB, what string, ok func() bool) {
 // rolled back serves nobody.
 func TestDeadStable(t *testing.T) {
 	t.Parallel()
-	dead := httptest.NewServer(says("v1"))
+	ln, err := net.Listen("tcp", needs.Addrs(t, 1)[0]) // nobody else's while it is dead
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead := &httptest.Server{Listener: ln, Config: &http.Server{Handler: says("v1")}}
+	dead.Start()
 	stable := rollout.Backend{Version: "v1", URL: dead.URL}
 	candidate := serve(t, "v2", says("v2"))
 	p, url := start(t, proxy.Config{Stable: stable, HealthInterval: 20 * time.Millisecond})
