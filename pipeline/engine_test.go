@@ -396,19 +396,25 @@ func (s *setBack) Now(ctx context.Context) (time.Time, error) {
 
 func TestNoTrafficIsNoVerdict(t *testing.T) {
 	t.Parallel()
-	for name, limit := range map[string]func(*headgate.Release, *pipeline.Plan){
-		"stage timeout": func(_ *headgate.Release, p *pipeline.Plan) {
-			p.StageTimeout = map[headgate.Stage]time.Duration{headgate.StageCanary: 500 * time.Millisecond}
+	for name, limit := range map[string]func(*pipeline.Plan, time.Duration){
+		"stage timeout": func(p *pipeline.Plan, after time.Duration) {
+			p.StageTimeout = map[headgate.Stage]time.Duration{headgate.StageCanary: after}
 		},
-		"canary limit": func(_ *headgate.Release, p *pipeline.Plan) { p.CanaryMax = 50 * time.Millisecond },
+		"canary limit": func(p *pipeline.Plan, after time.Duration) { p.CanaryMax = after / 10 },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
-			w.router.traffic = 0
-			w.start()
-			w.create("idle", limit)
-			r := w.awaitDone("idle")
+			var w *world
+			var r pipeline.Record
+			// A canary that the machine is too slow even to begin in time is no matter
+			// of traffic.
+			for after := 500 * time.Millisecond; w == nil || !w.router.met("idle") && after < time.Minute; after *= 4 {
+				w = newWorld(t)
+				w.router.traffic = 0
+				w.start()
+				w.create("idle", func(_ *headgate.Release, p *pipeline.Plan) { limit(p, after) })
+				r = w.awaitDone("idle")
+			}
 			// A stage can be over before the first look at its canary.
 			if c := r.State.Canary; c != nil && (c.Verdict != headgate.Insufficient || !slices.Equal(c.Reasons, []string{canary.CodeNoTraffic})) {
 				t.Errorf("verdict %+v", c)
