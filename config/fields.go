@@ -60,6 +60,7 @@ func (s *Settings) fields() []field {
 		{key: "prices", variable: "HEADGATE_PRICES", value: (*textValue)(&s.Prices), help: "price table that turns the tokens of model calls into cost"},
 		{key: "telemetry_days", variable: "HEADGATE_TELEMETRY_DAYS", value: &whole{&s.TelemetryDays, "days", 1, 3650}, help: "how long metrics, logs and traces are kept, in whole days"},
 		{key: "telemetry_mb", variable: "HEADGATE_TELEMETRY_MB", value: &whole{&s.TelemetryMB, "megabytes", 0, 1 << 30}, help: "how large each of the two telemetry stores may become, in megabytes; 0 is no limit"},
+		{key: "redact_patterns", variable: "HEADGATE_REDACT_PATTERNS", value: (*patternsValue)(&s.RedactPatterns), help: "what is a secret in telemetry beside the built-in kinds: RE2 expressions, one a line"},
 		{key: "dictionary", variable: "HEADGATE_DICTIONARY", value: (*textValue)(&s.Dictionary), help: "folder with more metric definitions and OpenSLO files, *.yaml"},
 		{key: "url", variable: "HEADGATE_URL", value: (*urlValue)(&s.URL), help: "address of the server that the client asks", client: true},
 		{key: "token_file", variable: "HEADGATE_TOKEN_FILE", value: (*textValue)(&s.TokenFile), help: "file that holds the client's token", client: true},
@@ -198,6 +199,50 @@ func (v *evidenceValue) Set(s string) error {
 		return nil
 	}
 	return fmt.Errorf("%q is not an evidence mode; use verified or declared", s)
+}
+
+// The limits of redact_patterns: every text that arrives is searched for each
+// of them.
+const (
+	maxPatterns     = 32
+	maxPatternBytes = 512
+)
+
+// patternsValue is regular expressions, one a line.
+type patternsValue []*regexp.Regexp
+
+func (v *patternsValue) String() string {
+	lines := make([]string, len(*v))
+	for i, re := range *v {
+		lines[i] = re.String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+func (v *patternsValue) Set(s string) error {
+	var out patternsValue
+	for line := range strings.Lines(s) {
+		line = strings.TrimSpace(line)
+		if line == "" {
+			continue
+		}
+		if len(line) > maxPatternBytes {
+			return fmt.Errorf("the expression that begins with %q is longer than %d bytes; split it into several lines", line[:32], maxPatternBytes)
+		}
+		re, err := regexp.Compile(line)
+		if err != nil {
+			return fmt.Errorf("%q is not an RE2 expression: %w; see https://github.com/google/re2/wiki/Syntax", line, err)
+		}
+		if re.MatchString("") {
+			return fmt.Errorf("%q matches the empty text, so it would match everywhere; make it demand at least one character", line)
+		}
+		out = append(out, re)
+	}
+	if len(out) > maxPatterns {
+		return fmt.Errorf("%d expressions are too many; at most %d, each of which may have alternatives: a|b", len(out), maxPatterns)
+	}
+	*v = out
+	return nil
 }
 
 // mask keeps of an address what helps a person recognise it: scheme and host.

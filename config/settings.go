@@ -2,6 +2,7 @@ package config
 
 import (
 	"os"
+	"regexp"
 	"strings"
 )
 
@@ -54,6 +55,9 @@ type Settings struct {
 	// TelemetryDays and TelemetryMB bound how long and how much of metrics and
 	// of logs and traces is kept; 0 MB is no bound.
 	TelemetryDays, TelemetryMB int
+	// RedactPatterns are what is a secret in telemetry beside the built-in
+	// kinds. None matches the empty text.
+	RedactPatterns []*regexp.Regexp
 	// Dictionary is the folder with more metric definitions.
 	Dictionary string
 

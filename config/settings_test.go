@@ -69,6 +69,32 @@ func TestStrongerSourceWinsAndIsNamed(t *testing.T) {
 	}
 }
 
+func TestRedactPatternsAreOneALine(t *testing.T) {
+	t.Parallel()
+	const want = `ACC-\d{8}` + "\n" + `card (?P<s>\d{16})`
+	for source, s := range map[string]func() (config.Settings, error){
+		"file": func() (config.Settings, error) {
+			return load(t, "redact_patterns: |\n  ACC-\\d{8}\n\n  card (?P<s>\\d{16})\n", nil, nil)
+		},
+		"variable": func() (config.Settings, error) {
+			return load(t, "", []string{"HEADGATE_REDACT_PATTERNS=" + want}, nil)
+		},
+		"flag": func() (config.Settings, error) {
+			return load(t, "", nil, map[string]string{"redact-patterns": want})
+		},
+	} {
+		got, err := s()
+		if err != nil || len(got.RedactPatterns) != 2 || !got.RedactPatterns[1].MatchString("card 4111111111111111") {
+			t.Errorf("%s: %v, %v", source, got.RedactPatterns, err)
+		}
+		for _, v := range got.Values() {
+			if v.Key == "redact_patterns" && v.Value != want {
+				t.Errorf("%s: shown as %q, want %q", source, v.Value, want)
+			}
+		}
+	}
+}
+
 func TestBooleans(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]bool{
@@ -95,6 +121,8 @@ func TestBadValueIsRefusedByTheNameItWasGivenUnder(t *testing.T) {
 		"OTEL_EXPORTER_OTLP_ENDPOINT=localhost", "OBS_ALERT_WEBHOOK=ftp://x",
 		"HEADGATE_LISTEN=8080", "HEADGATE_LISTEN=127.0.0.1:http", "HEADGATE_LISTEN=127.0.0.1:70000",
 		"HEADGATE_EVIDENCE_MODE=trusting", "HEADGATE_TLS_KEY=key.pem",
+		"HEADGATE_REDACT_PATTERNS=(", "HEADGATE_REDACT_PATTERNS=a\n(?=b)", "HEADGATE_REDACT_PATTERNS=x*", "HEADGATE_REDACT_PATTERNS=a|",
+		"HEADGATE_REDACT_PATTERNS=" + strings.Repeat("a", 513), "HEADGATE_REDACT_PATTERNS=" + strings.Repeat("a\n", 33),
 	} {
 		_, err := load(t, "", []string{bad}, nil)
 		name, _, _ := strings.Cut(bad, "=")

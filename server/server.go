@@ -137,6 +137,7 @@ func (s *Server) open(ctx context.Context) error {
 		Metrics: s.metrics, Logs: s.events, Traces: s.events, Logger: s.o.Logger, Authenticate: s.authenticateTelemetry(),
 		// Gates read the receiver's own counters too, and wait for them.
 		ReportEvery: time.Second, ItemsPerSecond: tenantItems, GenAI: tokens,
+		Redactor: telemetry.NewRedactor(s.o.Settings.RedactPatterns...),
 	}
 	if s.alerts, err = incident.New(incident.Config{Webhook: s.o.Settings.AlertWebhook, Logger: s.o.Logger}); err != nil {
 		return err

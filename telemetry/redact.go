@@ -6,19 +6,19 @@ import (
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/plog"
+	"go.opentelemetry.io/collector/pdata/pmetric"
 	"go.opentelemetry.io/collector/pdata/ptrace"
-
-	"github.com/headgate/headgate"
 )
 
 // Redacted is what stands where a secret was.
 const Redacted = "[REDACTED]"
 
-// minSecret is the length below which no value is taken for a secret.
+// minSecret is the length below which nothing is one of the built-in kinds.
 const minSecret = 8
 
-// Redactor replaces secrets in log bodies and in the attributes of logs and
-// spans. It is safe for concurrent use.
+// Redactor replaces secrets in logs, spans and the attributes of metrics: in
+// every text that is stored but the names of attributes and metrics. It is safe
+// for concurrent use.
 type Redactor struct {
 	extra []*regexp.Regexp
 }
@@ -31,20 +31,9 @@ type Source struct {
 // NewRedactor returns a redactor for the built-in kinds of secret
 // (authorization and cookie headers, bearer and basic credentials, private
 // keys, JSON web tokens, cloud and forge tokens, key=value passwords) and for
-// every match of the extra RE2 patterns. It returns CONFIG_INVALID for a
-// pattern that does not compile.
-func NewRedactor(extra ...string) (*Redactor, error) {
-	r := new(Redactor)
-	for _, p := range extra {
-		re, err := regexp.Compile(p)
-		if err != nil {
-			return nil, headgate.Errorf(headgate.CodeConfigInvalid, headgate.ClassValidation,
-				"redaction pattern %q is not a valid RE2 expression: %v", p, err)
-		}
-		r.extra = append(r.extra, re)
-	}
-	return r, nil
-}
+// every match of the extra patterns, of which the group named s is the secret,
+// where there is one. Extra patterns find numbers and short texts too.
+func NewRedactor(extra ...*regexp.Regexp) *Redactor { return &Redactor{extra} }
 
 // Search is what was looked through, and what was found.
 type Search struct {
@@ -60,12 +49,13 @@ func (s Search) plus(items, hits int64) Search { return Search{s.Items + items, 
 func (r *Redactor) Logs(ld plog.Logs) map[Source]Search {
 	found := make(map[Source]Search)
 	for _, rl := range ld.ResourceLogs().All() {
-		src := SourceOf(rl.Resource())
 		hits := r.attributes(rl.Resource().Attributes())
+		src := SourceOf(rl.Resource())
 		for _, sl := range rl.ScopeLogs().All() {
 			hits += r.attributes(sl.Scope().Attributes())
 			for _, rec := range sl.LogRecords().All() {
-				n := r.value("", rec.Body()) + r.attributes(rec.Attributes())
+				n := r.value("", rec.Body()) + r.attributes(rec.Attributes()) +
+					r.field(rec.EventName(), rec.SetEventName) + r.field(rec.SeverityText(), rec.SetSeverityText)
 				of := src.withTenant(rec.Attributes())
 				found[of] = found[of].plus(1, n)
 			}
@@ -81,8 +71,8 @@ func (r *Redactor) Logs(ld plog.Logs) map[Source]Search {
 func (r *Redactor) Traces(td ptrace.Traces) map[Source]Search {
 	found := make(map[Source]Search)
 	for _, rs := range td.ResourceSpans().All() {
-		src := SourceOf(rs.Resource())
 		hits := r.attributes(rs.Resource().Attributes())
+		src := SourceOf(rs.Resource())
 		for _, ss := range rs.ScopeSpans().All() {
 			hits += r.attributes(ss.Scope().Attributes())
 			for _, span := range ss.Spans().All() {
@@ -99,22 +89,68 @@ func (r *Redactor) Traces(td ptrace.Traces) map[Source]Search {
 }
 
 func (r *Redactor) span(span ptrace.Span) (hits int64) {
-	hits = r.attributes(span.Attributes())
-	if clean, n := r.text(span.Name()); n > 0 {
-		span.SetName(clean)
-		hits += n
-	}
-	if clean, n := r.text(span.Status().Message()); n > 0 {
-		span.Status().SetMessage(clean)
-		hits += n
-	}
+	hits = r.attributes(span.Attributes()) + r.field(span.Name(), span.SetName) +
+		r.field(span.Status().Message(), span.Status().SetMessage)
 	for _, e := range span.Events().All() {
-		hits += r.attributes(e.Attributes())
+		hits += r.attributes(e.Attributes()) + r.field(e.Name(), e.SetName)
 	}
 	for _, l := range span.Links().All() {
 		hits += r.attributes(l.Attributes())
 	}
 	return hits
+}
+
+// Metrics redacts the attributes of md in place; see [Redactor.Logs]. Of a
+// source without a secret it says nothing, and of none how much was searched:
+// metrics are no evidence that logs were looked at.
+func (r *Redactor) Metrics(md pmetric.Metrics) map[Source]Search {
+	found := make(map[Source]Search)
+	for _, rm := range md.ResourceMetrics().All() {
+		hits := r.attributes(rm.Resource().Attributes())
+		src := SourceOf(rm.Resource())
+		if hits > 0 {
+			found[src] = found[src].plus(0, hits)
+		}
+		point := func(a pcommon.Map) {
+			if n := r.attributes(a); n > 0 {
+				of := src.withTenant(a)
+				found[of] = found[of].plus(0, n)
+			}
+		}
+		for _, sm := range rm.ScopeMetrics().All() {
+			point(sm.Scope().Attributes())
+			for _, m := range sm.Metrics().All() {
+				eachPoint(m, point)
+			}
+		}
+	}
+	return found
+}
+
+// eachPoint calls use with the attributes of every point of m. Exemplars are not stored.
+func eachPoint(m pmetric.Metric, use func(pcommon.Map)) {
+	switch m.Type() {
+	case pmetric.MetricTypeGauge:
+		for _, p := range m.Gauge().DataPoints().All() {
+			use(p.Attributes())
+		}
+	case pmetric.MetricTypeSum:
+		for _, p := range m.Sum().DataPoints().All() {
+			use(p.Attributes())
+		}
+	case pmetric.MetricTypeHistogram:
+		for _, p := range m.Histogram().DataPoints().All() {
+			use(p.Attributes())
+		}
+	case pmetric.MetricTypeExponentialHistogram:
+		for _, p := range m.ExponentialHistogram().DataPoints().All() {
+			use(p.Attributes())
+		}
+	case pmetric.MetricTypeSummary:
+		for _, p := range m.Summary().DataPoints().All() {
+			use(p.Attributes())
+		}
+	}
 }
 
 // SourceOf reads the sender's identity from its resource.
@@ -169,6 +205,23 @@ func (r *Redactor) value(key string, v pcommon.Value) (hits int64) {
 		for _, x := range v.Slice().All() {
 			hits += r.value(key, x)
 		}
+	case pcommon.ValueTypeInt, pcommon.ValueTypeDouble:
+		if len(r.extra) == 0 {
+			return 0
+		}
+		if _, n := r.configured(v.AsString()); n > 0 {
+			v.SetStr(Redacted)
+			return n
+		}
+	}
+	return hits
+}
+
+// field redacts a text that is no attribute.
+func (r *Redactor) field(s string, set func(string)) (hits int64) {
+	clean, hits := r.text(s)
+	if hits > 0 {
+		set(clean)
 	}
 	return hits
 }
@@ -288,18 +341,22 @@ var maskedValue = regexp.MustCompile(`(?i)^(?:(?:bearer|basic)\s+)?[\[<({]?(?:re
 func masked(s string) bool { return maskedValue.MatchString(strings.TrimSpace(s)) }
 
 func (r *Redactor) text(s string) (clean string, hits int64) {
-	if len(s) < minSecret {
-		return s, 0
-	}
-	mask := awake(s)
-	for i, p := range patterns {
-		if mask&(1<<i) == 0 {
-			continue
+	if len(s) >= minSecret {
+		mask := awake(s)
+		for i, p := range patterns {
+			if mask&(1<<i) == 0 {
+				continue
+			}
+			var n int64
+			s, n = replace(p.re, s)
+			hits += n
 		}
-		var n int64
-		s, n = replace(p.re, s)
-		hits += n
 	}
+	s, n := r.configured(s)
+	return s, hits + n
+}
+
+func (r *Redactor) configured(s string) (clean string, hits int64) {
 	for _, re := range r.extra {
 		var n int64
 		s, n = replace(re, s)

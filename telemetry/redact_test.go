@@ -1,6 +1,7 @@
 package telemetry_test
 
 import (
+	"regexp"
 	"strings"
 	"testing"
 
@@ -10,13 +11,12 @@ import (
 	"github.com/headgate/headgate/telemetry"
 )
 
-func redactor(t testing.TB, extra ...string) *telemetry.Redactor {
-	t.Helper()
-	r, err := telemetry.NewRedactor(extra...)
-	if err != nil {
-		t.Fatal(err)
+func redactor(extra ...string) *telemetry.Redactor {
+	patterns := make([]*regexp.Regexp, len(extra))
+	for i, p := range extra {
+		patterns[i] = regexp.MustCompile(p)
 	}
-	return r
+	return telemetry.NewRedactor(patterns...)
 }
 
 func logs(body string, attrs map[string]any) (plog.Logs, plog.LogRecord) {
@@ -54,7 +54,7 @@ func TestSecretsInLogBodiesAreRedacted(t *testing.T) {
 		{"URL", "dial postgres://app:p4ssw0rd@db:5432/x", "p4ssw0rd"},
 		{"configured", "account ACC-12345678 charged", "ACC-12345678"},
 	}
-	r := redactor(t, `ACC-\d{8}`)
+	r := redactor(`ACC-\d{8}`)
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -72,7 +72,7 @@ func TestSecretsInLogBodiesAreRedacted(t *testing.T) {
 
 func TestHarmlessTextIsLeftAlone(t *testing.T) {
 	t.Parallel()
-	r := redactor(t)
+	r := redactor()
 	for _, body := range []string{
 		"evaluation finished in 3.2s, basic checks passed",
 		"authorization: [REDACTED]",
@@ -91,7 +91,7 @@ func TestHarmlessTextIsLeftAlone(t *testing.T) {
 
 func TestSecretAttributesAreRedactedByName(t *testing.T) {
 	t.Parallel()
-	r := redactor(t)
+	r := redactor()
 	ld, rec := logs("request", map[string]any{
 		"http.request.header.authorization": []any{"anything at all"},
 		"Set-Cookie":                        "a=b",
@@ -114,7 +114,7 @@ func TestSecretAttributesAreRedactedByName(t *testing.T) {
 func TestCleanSourceIsReportedAsLookedAt(t *testing.T) {
 	t.Parallel()
 	ld, _ := logs("fine", nil)
-	found := redactor(t).Logs(ld)
+	found := redactor().Logs(ld)
 	if n, ok := found[telemetry.Source{Service: "bidding", Version: "v2"}]; !ok || n != (telemetry.Search{Items: 1}) {
 		t.Errorf("found %v, want the source with zero", found)
 	}
@@ -127,7 +127,7 @@ func TestSecretsInSpansAreRedacted(t *testing.T) {
 	span.SetName("GET /x?access_token=abcdef12345")
 	span.Status().SetMessage("refused: password=hunter22")
 	span.Events().AppendEmpty().Attributes().PutStr("exception.message", "token=abcdef99999")
-	if n := total(redactor(t).Traces(td)); n != 3 {
+	if n := total(redactor().Traces(td)); n != 3 {
 		t.Errorf("%d hits, want 3", n)
 	}
 	if strings.Contains(span.Name()+span.Status().Message(), "hunter22") {
@@ -135,15 +135,8 @@ func TestSecretsInSpansAreRedacted(t *testing.T) {
 	}
 }
 
-func TestBadPatternIsRefused(t *testing.T) {
-	t.Parallel()
-	if _, err := telemetry.NewRedactor("("); err == nil || !strings.Contains(err.Error(), "RE2") {
-		t.Errorf("got %v", err)
-	}
-}
-
 func BenchmarkRedactSpan(b *testing.B) {
-	r := redactor(b)
+	r := redactor()
 	td := ptrace.NewTraces()
 	span := td.ResourceSpans().AppendEmpty().ScopeSpans().AppendEmpty().Spans().AppendEmpty()
 	span.SetName("POST /api/v1/evaluations")

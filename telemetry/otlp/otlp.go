@@ -3,7 +3,7 @@
 //
 // A request is acknowledged only after its sink made it durable. Work in
 // flight is bounded; beyond the bound senders are told to come back. Secrets
-// are removed from logs and spans before a sink sees them. The package never
+// are removed before a sink sees them. The package never
 // stores anything itself.
 package otlp
 
@@ -44,8 +44,8 @@ type Receiver struct {
 	Metrics telemetry.MetricSink
 	Logs    telemetry.LogSink
 	Traces  telemetry.TraceSink
-	// Redactor cleans logs and traces before a sink sees them; nil means the
-	// built-in patterns.
+	// Redactor cleans what arrives before a sink sees it; nil means the built-in
+	// patterns.
 	Redactor *telemetry.Redactor
 	// GenAI counts tokens, their cost and evaluations of model calls; nil means
 	// the built-in dictionary and no prices.
@@ -83,11 +83,7 @@ type Receiver struct {
 // once. The receiver owns them from then on. Start must be called once.
 func (r *Receiver) Start(grpcListener, httpListener net.Listener) error {
 	if r.Redactor == nil {
-		redactor, err := telemetry.NewRedactor()
-		if err != nil {
-			return err
-		}
-		r.Redactor = redactor
+		r.Redactor = telemetry.NewRedactor()
 	}
 	if r.Now == nil {
 		r.Now = time.Now
@@ -197,6 +193,7 @@ func (r *Receiver) storeMetrics(ctx context.Context, tenant string, md pmetric.M
 		r.counters.turnedAway("metrics", "rate_limited")
 		return telemetry.Rejected{}, err
 	}
+	r.counters.redacted("metrics", r.Redactor.Metrics(md), r.Now())
 	seen := versions(md)
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
@@ -204,6 +201,9 @@ func (r *Receiver) storeMetrics(ctx context.Context, tenant string, md pmetric.M
 	rejected, err := r.Metrics.AppendMetrics(ctx, tenant, md)
 	if err == nil && costs.MetricCount() > 0 {
 		_, err = r.Metrics.AppendMetrics(ctx, tenant, costs)
+	}
+	if err == nil {
+		err = r.keepHits(ctx)
 	}
 	r.counters.stored("metrics", total, rejected, err)
 	if err == nil && rejected.Count < total {
