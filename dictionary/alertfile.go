@@ -31,7 +31,7 @@ func (d *Dictionary) ParseAlerts(path string, text []byte) ([]Alert, error) {
 		b.tryMetric(path, def)
 	}
 	for _, a := range b.alerts {
-		b.knownFigure("alert "+a.Name, a.Figure)
+		b.alertFigure(path, a)
 	}
 	switch n := len(b.alerts); {
 	case n == 0 && len(b.findings) == 0:

@@ -61,6 +61,7 @@ type Alert struct {
 	Figure   string
 	Op       string // > or <
 	Bound    float64
+	Samples  int // fewer observations than this fire nothing; 0 asks for none
 	For      time.Duration
 	Severity string // P0, P1 or P2
 	Runbook  string

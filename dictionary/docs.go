@@ -2,6 +2,7 @@ package dictionary
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -49,10 +50,14 @@ Sent by the service through OTLP, cumulative, with the resource attributes
 		fmt.Fprintf(&b, "). %s Used by: %s. Recorded as `%s`.\n\n```promql\n%s\n```\n",
 			f.Brief, strings.Join(f.UsedBy, ", "), RecordName(f.Name), f.query)
 	}
-	b.WriteString("\n## Alerts\n\n| alert | when | for | severity | owner | runbook |\n|---|---|---|---|---|---|\n")
+	b.WriteString("\n## Alerts\n\n| alert | when | samples, at least | for | severity | owner | runbook |\n|---|---|---|---|---|---|---|\n")
 	for _, a := range d.alerts {
-		fmt.Fprintf(&b, "| %s | `%s %s %s` | %s | %s | %s | %s |\n",
-			a.Name, a.Figure, a.Op, number(a.Bound), duration(a.For), a.Severity, a.Owner, a.Runbook)
+		samples := "any"
+		if a.Samples > 0 {
+			samples = strconv.Itoa(a.Samples)
+		}
+		fmt.Fprintf(&b, "| %s | `%s %s %s` | %s | %s | %s | %s | %s |\n",
+			a.Name, a.Figure, a.Op, number(a.Bound), samples, duration(a.For), a.Severity, a.Owner, a.Runbook)
 	}
 	b.WriteString("\n## Objectives\n\nEach has burn-rate alerts for 30 days:")
 	for i, w := range burns {

@@ -3,9 +3,11 @@ package dictionary_test
 import (
 	"encoding/json"
 	"flag"
+	"fmt"
 	"log/slog"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -21,6 +23,7 @@ import (
 	"go.opentelemetry.io/collector/pdata/pcommon"
 
 	"github.com/headgate/headgate/dictionary"
+	"github.com/headgate/headgate/internal/needs"
 	"github.com/headgate/headgate/telemetry/metrics"
 )
 
@@ -106,6 +109,50 @@ func TestRulesAreWhatPrometheusReads(t *testing.T) {
 	}
 	if slow := alerts["api-availability-burn-3d"]; slow.Labels["severity"] != "P2" {
 		t.Errorf("slow burn is %s", slow.Labels["severity"])
+	}
+}
+
+// Debian's promtool runs the exported rules: slow requests and dead letters wake
+// somebody where there is traffic, and a few of them at night nobody.
+func TestThresholdsWaitForSamples(t *testing.T) {
+	t.Parallel()
+	promtool := needs.Program(t, "promtool", "prometheus")
+	text, err := load(t, "").Rules()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "rules.yaml"), text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var series strings.Builder
+	for service, n := range map[string]struct{ good, bad int }{"night": {2, 1}, "busy": {20, 10}} { // a minute
+		for name, each := range map[string]int{
+			`bea_api_request_duration_seconds_bucket{le="1",`: n.good, `bea_api_request_duration_seconds_bucket{le="10",`: n.good + n.bad,
+			`bea_api_request_duration_seconds_bucket{le="+Inf",`: n.good + n.bad, `bea_api_request_duration_seconds_count{`: n.good + n.bad,
+			`bea_jobs_completed_total{outcome="succeeded",`: n.good, `bea_jobs_completed_total{outcome="failed",`: n.bad,
+		} {
+			fmt.Fprintf(&series, "      - {series: '%sservice_name=%q}', values: '0+%dx20'}\n", name, service, each)
+		}
+	}
+	tests := `rule_files: [rules.yaml]
+evaluation_interval: 30s
+tests:
+  - interval: 1m
+    input_series:
+` + series.String() + `
+    promql_expr_test:
+      - expr: count by (alertname, service_name) (ALERTS{alertname=~"ApiSlow|DeadLetterShareHigh",alertstate="firing"})
+        eval_time: 15m
+        exp_samples:
+          - {labels: '{alertname="ApiSlow",service_name="busy"}', value: 1}
+          - {labels: '{alertname="DeadLetterShareHigh",service_name="busy"}', value: 1}
+`
+	if err := os.WriteFile(filepath.Join(dir, "tests.yaml"), []byte(tests), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.CommandContext(t.Context(), promtool, "test", "rules", filepath.Join(dir, "tests.yaml")).CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
 

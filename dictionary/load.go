@@ -103,6 +103,7 @@ type alertDef struct {
 	Figure   string   `yaml:"figure"`
 	Above    *float64 `yaml:"above"`
 	Below    *float64 `yaml:"below"`
+	Samples  int      `yaml:"samples"`
 	For      string   `yaml:"for"`
 	Severity string   `yaml:"severity"`
 	Runbook  string   `yaml:"runbook"`
@@ -272,7 +273,7 @@ func (b *builder) build(sources []source) {
 	slices.SortFunc(b.alerts, func(x, y Alert) int { return cmp.Compare(x.Name, y.Name) })
 	slices.SortFunc(b.objectives, func(x, y Objective) int { return cmp.Compare(x.Name, y.Name) })
 	for _, a := range b.alerts {
-		b.knownFigure("alert "+a.Name, a.Figure)
+		b.alertFigure("definitions", a)
 	}
 	for _, o := range b.objectives {
 		b.knownFigure("objective "+o.Name, o.Figure)
@@ -448,7 +449,7 @@ var severities = []string{"P0", "P1", "P2"}
 func (b *builder) alert(path, owner string, def alertDef) {
 	entry := "alert " + def.Name
 	b.unique(path, entry, def.Name)
-	a := Alert{Name: def.Name, Figure: def.Figure, Severity: def.Severity, Runbook: def.Runbook, Owner: owner}
+	a := Alert{Name: def.Name, Figure: def.Figure, Samples: def.Samples, Severity: def.Severity, Runbook: def.Runbook, Owner: owner}
 	wait, err := time.ParseDuration(cmp.Or(def.For, "0s"))
 	a.For = wait
 	switch {
@@ -462,6 +463,8 @@ func (b *builder) alert(path, owner string, def alertDef) {
 	switch {
 	case err != nil:
 		b.find(path, entry, "for must be a duration, not %q", def.For)
+	case def.Samples < 0:
+		b.find(path, entry, "samples must be a number of observations, not %d", def.Samples)
 	case !slices.Contains(severities, def.Severity):
 		b.find(path, entry, "severity must be P0, P1 or P2, not %q", def.Severity)
 	case def.Runbook == "":
@@ -470,6 +473,14 @@ func (b *builder) alert(path, owner string, def alertDef) {
 		b.find(path, entry, "owner is required")
 	}
 	b.alerts = append(b.alerts, a)
+}
+
+// alertFigure checks what an alert says against the figure it names.
+func (b *builder) alertFigure(path string, a Alert) {
+	b.knownFigure("alert "+a.Name, a.Figure)
+	if f, ok := b.figures[a.Figure]; ok && f.samples == "" && a.Samples > 0 {
+		b.find(path, "alert "+a.Name, "asks for %d samples of figure %q, which does not say how many there are", a.Samples, a.Figure)
+	}
 }
 
 func (b *builder) objective(path, owner string, def objectiveDef) {

@@ -104,13 +104,22 @@ func (d *Dictionary) Rules() ([]byte, error) {
 }
 
 // AlertQuery returns the PromQL whose answer is not empty while a figure is past
-// the alert's bound, one series per combination of the labels.
+// the alert's bound and rests on enough samples, one series per combination of
+// the labels.
 func (d *Dictionary) AlertQuery(a Alert, s Scope, by ...string) (string, error) {
 	expr, err := d.QueryBy(a.Figure, s, by...)
 	if err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("(%s) %s %s", expr, a.Op, number(a.Bound)), nil
+	past := fmt.Sprintf("(%s) %s %s", expr, a.Op, number(a.Bound))
+	if a.Samples == 0 {
+		return past, nil
+	}
+	samples, err := d.Samples(a.Figure, s, by...)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s and (%s) >= %d", past, samples, a.Samples), nil
 }
 
 // PresenceQuery returns the PromQL of how many series there are within a scope,
