@@ -27,7 +27,9 @@ func everywhere(now time.Time) (bodies map[string]string, secrets []string) {
 		secrets = append(secrets, fmt.Sprintf("4111%012d", len(secrets)))
 		return secrets[len(secrets)-1]
 	}
-	text := func(key, value string) string { return fmt.Sprintf(`{"key":%q,"value":{"stringValue":%q}}`, key, value) }
+	text := func(key, value string) string {
+		return fmt.Sprintf(`{"key":%q,"value":{"stringValue":%q}}`, key, value)
+	}
 	resource := func() string {
 		return `{"resource":{"attributes":[` + text("service.name", "shop") + `,` + text("service.instance.id", "pod of "+secret()) + `]},`
 	}

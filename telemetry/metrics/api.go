@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/metadata"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/rules"
@@ -420,16 +421,15 @@ type familyInfo struct {
 	Unit string `json:"unit"`
 }
 
-func (in *intake) apiMetadata(r *http.Request, _ string) (any, error) {
+func (in *intake) apiMetadata(r *http.Request, tenant string) (any, error) {
 	want := r.FormValue("metric")
 	out := make(map[string][]familyInfo)
-	in.families.mu.RLock()
-	defer in.families.mu.RUnlock()
-	for name, m := range in.families.byName {
-		if want == "" || want == name {
-			out[name] = []familyInfo{{Type: string(m.Type), Help: m.Help, Unit: m.Unit}}
+	in.families.seen(tenant, func(name string, m metadata.Metadata) {
+		info := familyInfo{Type: string(m.Type), Help: m.Help, Unit: m.Unit}
+		if (want == "" || want == name) && !slices.Contains(out[name], info) {
+			out[name] = append(out[name], info)
 		}
-	}
+	})
 	return out, nil
 }
 
@@ -463,7 +463,8 @@ type apiGroup struct {
 	Rules    []apiRule `json:"rules"`
 }
 
-// apiRules shows a tenant the rules but only its own alerts.
+// apiRules shows a tenant the rules but only its own alerts: neither whether
+// the rule fires for others nor an error, which may name their series.
 func (e *evaluation) apiRules(_ *http.Request, tenant string) (any, error) {
 	groups := []apiGroup{}
 	for _, g := range e.ruleGroups() {
@@ -473,15 +474,20 @@ func (e *evaluation) apiRules(_ *http.Request, tenant string) (any, error) {
 				Type: "recording", Name: r.Name(), Query: r.Query().String(), Health: r.Health(), Labels: r.Labels().Map(),
 				EvaluatedAt: r.GetEvaluationTimestamp(), Seconds: r.GetEvaluationDuration().Seconds(),
 			}
-			if err := r.LastError(); err != nil {
+			if err := r.LastError(); err != nil && tenant == "" {
 				x.LastError = err.Error()
 			}
 			if a, ok := r.(*rules.AlertingRule); ok {
-				x.Type, x.State, x.Duration = "alerting", rules.StateInactive.String(), a.HoldDuration().Seconds()
+				x.Type, x.Duration = "alerting", a.HoldDuration().Seconds()
 				x.Annotations = a.Annotations().Map()
-				if x.Alerts = activeAlerts(a, tenant); len(x.Alerts) > 0 {
-					x.State = a.State().String()
+				x.Alerts = activeAlerts(a, tenant)
+				state := rules.StateInactive
+				for _, active := range a.ActiveAlerts() {
+					if visible(active, tenant) {
+						state = max(state, active.State)
+					}
 				}
+				x.State = state.String()
 			}
 			out.Rules = append(out.Rules, x)
 		}
@@ -512,12 +518,15 @@ func (e *evaluation) ruleGroups() []*rules.Group {
 func activeAlerts(rule *rules.AlertingRule, tenant string) []apiAlert {
 	var out []apiAlert
 	for _, a := range rule.ActiveAlerts() {
-		if tenant != "" && a.Labels.Get(telemetry.AttrTenant) != tenant {
-			continue
+		if visible(a, tenant) {
+			out = append(out, apiAlert{
+				Labels: a.Labels.Map(), Annotations: a.Annotations.Map(), State: a.State.String(), ActiveAt: a.ActiveAt, Value: formatValue(a.Value),
+			})
 		}
-		out = append(out, apiAlert{
-			Labels: a.Labels.Map(), Annotations: a.Annotations.Map(), State: a.State.String(), ActiveAt: a.ActiveAt, Value: formatValue(a.Value),
-		})
 	}
 	return out
+}
+
+func visible(a *rules.Alert, tenant string) bool {
+	return tenant == "" || a.Labels.Get(telemetry.AttrTenant) == tenant
 }

@@ -139,6 +139,42 @@ func TestTenantSeesOnlyItself(t *testing.T) {
 	}
 }
 
+// What a tenant calls its metrics, and says of them, is nobody else's to read.
+func TestMetadataIsTheTenantsOwn(t *testing.T) {
+	t.Parallel()
+	s := open(t, t.TempDir(), metrics.Options{})
+	for tenant, help := range map[string]string{"acme": "of acme", "globex": "of globex"} {
+		b := export("v1", time.Now()).counter("shared", 1, nil).counter("only."+tenant, 1, nil)
+		for _, m := range b.scope.Metrics().All() {
+			m.SetDescription(help)
+		}
+		mustAppend(t, s, tenant, b)
+	}
+	mustAppend(t, s, "", export("v1", time.Now()).counter("plain", 1, nil))
+	srv := apiServer(t, s)
+	const info = `{"data":{%s},"status":"success"}`
+	of := func(name, tenant string) string {
+		return fmt.Sprintf(`"%s_total":[{"help":"of %s","type":"counter","unit":""}]`, name, tenant)
+	}
+	const both = `"shared_total":[{"help":"of acme","type":"counter","unit":""},{"help":"of globex","type":"counter","unit":""}]`
+	for who, want := range map[string]string{
+		"acme":     of("only_acme", "acme") + "," + of("shared", "acme"),
+		"globex":   of("only_globex", "globex") + "," + of("shared", "globex"),
+		"initech":  "",
+		"operator": of("only_acme", "acme") + "," + of("only_globex", "globex") + `,"plain_total":[{"help":"","type":"counter","unit":""}],` + both,
+	} {
+		if status, got := get(t, srv, who, "metadata", nil); status != http.StatusOK || got != fmt.Sprintf(info, want) {
+			t.Errorf("%s: %d %s", who, status, got)
+		}
+		if _, got := get(t, srv, who, "label/__name__/values", nil); who != "operator" && strings.Contains(got, "only_") != strings.Contains(got, "only_"+who) {
+			t.Errorf("%s reads names of others: %s", who, got)
+		}
+	}
+	if _, got := get(t, srv, "acme", "metadata", url.Values{"metric": {"only_globex_total"}}); got != fmt.Sprintf(info, "") {
+		t.Errorf("acme asks for globex's: %s", got)
+	}
+}
+
 func TestHostileTenantNameCannotWidenAQuery(t *testing.T) {
 	t.Parallel()
 	s := twoTenants(t, time.Now())

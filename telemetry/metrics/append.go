@@ -164,7 +164,7 @@ func (a *appender) Append(_ storage.SeriesRef, ls labels.Labels, st, t int64, v 
 		a.reject(points, refusal(err))
 		return 0, nil
 	}
-	a.intake.families.record(opts.MetricFamilyName, opts.Metadata)
+	a.intake.families.record(ls.Get(telemetry.AttrTenant), opts.MetricFamilyName, opts.Metadata)
 	return ref, nil
 }
 

@@ -22,6 +22,8 @@ groups:
   - name: g
     interval: 1s
     rules:
+      - record: two:series
+        expr: x_total * on (service_name) x_total
       - record: tenant:x:sum
         expr: sum by (tenant_id) (x_total)
       - alert: TooMuch
@@ -65,6 +67,9 @@ groups:
 	}
 	if _, got := get(t, srv, "operator", "alerts", nil); !strings.Contains(got, `"state":"firing"`) {
 		t.Errorf("alerts: %s", got)
+	}
+	if _, got := get(t, srv, "operator", "rules", nil); !strings.Contains(got, `"state":"firing"`) || !strings.Contains(got, `"lastError":"`) {
+		t.Errorf("rules: %s", got)
 	}
 	for _, path := range []string{"alerts", "rules"} {
 		if _, got := get(t, srv, "acme", path, nil); strings.Contains(got, "globex") || strings.Contains(got, "firing") {

@@ -3,6 +3,8 @@ package metrics
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -177,27 +179,55 @@ func (e *exports) record(batch map[exporter]int64) {
 	}
 }
 
-// maxFamilies bounds what families remembers.
-const maxFamilies = 10_000
+// maxFamilies and maxTenantFamilies bound what families remembers of all
+// tenants and of one.
+const (
+	maxFamilies       = 50_000
+	maxTenantFamilies = 5_000
+)
 
-// families remembers type, unit and help of the metric families.
+// families remembers type, unit and help of the metric families, as each tenant
+// sent them: what one calls a metric and says of it is not another's to read.
 type families struct {
-	mu     sync.RWMutex
-	byName map[string]metadata.Metadata
+	mu  sync.RWMutex
+	of  map[string]map[string]metadata.Metadata // by tenant and name
+	all int
 }
 
-func (f *families) record(name string, m metadata.Metadata) {
+func (f *families) record(tenant, name string, m metadata.Metadata) {
 	f.mu.RLock()
-	known, ok := f.byName[name]
-	full := len(f.byName) >= maxFamilies
+	known, ok := f.of[tenant][name]
+	full := f.all >= maxFamilies || len(f.of[tenant]) >= maxTenantFamilies
 	f.mu.RUnlock()
 	if ok && known == m || !ok && full {
 		return
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.byName == nil {
-		f.byName = make(map[string]metadata.Metadata)
+	if f.of == nil {
+		f.of = make(map[string]map[string]metadata.Metadata)
 	}
-	f.byName[name] = m
+	if f.of[tenant] == nil {
+		f.of[tenant] = make(map[string]metadata.Metadata)
+	}
+	if _, ok := f.of[tenant][name]; !ok {
+		f.all++
+	}
+	f.of[tenant][name] = m
+}
+
+// seen calls use for each family that the tenant has sent; "" stands for all
+// tenants, in the order of their names.
+func (f *families) seen(tenant string, use func(name string, m metadata.Metadata)) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	tenants := []string{tenant}
+	if tenant == "" {
+		tenants = slices.Sorted(maps.Keys(f.of))
+	}
+	for _, t := range tenants {
+		for name, m := range f.of[t] {
+			use(name, m)
+		}
+	}
 }
