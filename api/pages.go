@@ -17,12 +17,13 @@ import (
 //go:embed templates/*.html
 var templates embed.FS
 
-var pageTemplates = template.Must(template.ParseFS(templates, "templates/*.html"))
+var pageTemplates = template.Must(template.New("").Funcs(template.FuncMap{"stage": report.StageName}).ParseFS(templates, "templates/*.html"))
 
 // pages serves what a person reads in a browser.
 func (s *server) pages(mux *http.ServeMux) {
 	mux.HandleFunc("GET /{$}", guard(s.reader(s.index)))
 	mux.HandleFunc("GET /releases/{id}", guard(s.reader(s.releasePage)))
+	mux.HandleFunc("GET /trace", guard(s.reader(s.findTrace)))
 	mux.HandleFunc("GET /trace/{id}", guard(s.reader(s.tracePage)))
 	mux.HandleFunc("GET /login", guard(s.loginForm))
 	mux.HandleFunc("POST /login", guard(s.login))
@@ -100,6 +101,7 @@ func (s *server) releasePage(w http.ResponseWriter, r *http.Request, who access.
 	if rb := rel.Rollback; rb != nil && rb.TraceID != "" {
 		rb.TraceURL = baseURL(r) + "/trace/" + url.PathEscape(rb.TraceID)
 	}
+	rel.HomeURL = "/?lang=" + string(language(r))
 	var b bytes.Buffer
 	switch r.URL.Query().Get("format") {
 	case "json":
@@ -127,6 +129,16 @@ func baseURL(r *http.Request) string {
 	return "http://" + r.Host
 }
 
+// findTrace leads from the form on the first page to the story asked for.
+func (s *server) findTrace(w http.ResponseWriter, r *http.Request, _ access.Identity) {
+	id := strings.TrimSpace(r.URL.Query().Get("id"))
+	if id == "" {
+		http.Redirect(w, r, "/?lang="+string(language(r)), http.StatusSeeOther)
+		return
+	}
+	http.Redirect(w, r, "/trace/"+url.PathEscape(id)+"?lang="+string(language(r)), http.StatusSeeOther)
+}
+
 // tracePage shows the story of one request from any of its identifiers.
 func (s *server) tracePage(w http.ResponseWriter, r *http.Request, who access.Identity) {
 	found, err := s.Plane.Story(r.Context(), who, r.PathValue("id"), "")
@@ -135,7 +147,7 @@ func (s *server) tracePage(w http.ResponseWriter, r *http.Request, who access.Id
 		return
 	}
 	var b bytes.Buffer
-	if err := found.WriteHTML(&b, string(language(r))); err != nil {
+	if err := found.WriteHTML(&b, string(language(r)), "/?lang="+string(language(r))); err != nil {
 		pageError(w, r, err)
 		return
 	}

@@ -89,6 +89,14 @@ func (w *world) pagesInDevelopment(t *testing.T) {
 			t.Errorf("%s is not JSON", query)
 		}
 	}
+	for query, want := range map[string]string{"?id=+req/1%3F+": "/trace/req%2F1%3F?lang=en", "?id=&lang=zh": "/?lang=zh-CN", "": "/?lang=en"} {
+		if res, _ := w.page(t, "/trace"+query); res.StatusCode != 303 || res.Header.Get("Location") != want {
+			t.Errorf("/trace%s: %d to %q, want %q", query, res.StatusCode, res.Header.Get("Location"), want)
+		}
+	}
+	if _, body := w.page(t, "/releases/rel-page?lang=zh"); !strings.Contains(body, `<a href="/?lang=zh-CN">所有发布</a>`) || !strings.Contains(body, `http-equiv="refresh"`) {
+		t.Error("a release on its way has no way back to the others, or is not loaded again")
+	}
 	if _, body := w.page(t, "/", http.Header{"Accept-Language": {"zh-CN,zh;q=0.9"}}); !strings.Contains(body, `lang="zh-CN"`) {
 		t.Error("the browser's language is not taken")
 	}

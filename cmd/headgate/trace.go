@@ -65,7 +65,7 @@ func (a *app) showStory(raw json.RawMessage, id, output string) error {
 		return headgate.Errorf(headgate.CodeNotFound, headgate.ClassBusinessRule,
 			"nothing is known of %q; it may not have arrived yet (try again in a few seconds), be older than the retention, or be another tenant's", printable(id))
 	case output == outputHTML:
-		err = s.WriteHTML(a.stdout, "en")
+		err = s.WriteHTML(a.stdout, "en", "")
 	default:
 		fmt.Fprintf(a.stdout, "matched as %s\n", s.MatchedBy)
 		err = s.WriteText(a.stdout)

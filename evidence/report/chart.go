@@ -217,7 +217,7 @@ func (c canvas) latency() chart {
 	spread(ch.Lines)
 	for i := range 5 {
 		v := a.high * float64(i) / 4
-		ch.Y = append(ch.Y, tick{a.at(v), number(v) + " s"})
+		ch.Y = append(ch.Y, tick{a.at(v), seconds(v)})
 	}
 	return ch
 }
@@ -273,10 +273,10 @@ func (c canvas) evidence(alpha float64) chart {
 		Class: "limit", X1: plotLeft, X2: plotRight, Y1: a.at(limit), Y2: a.at(limit),
 		Label: c.trf("fails at %s", number(limit)), LabelX: plotRight + 8, LabelY: a.at(limit) + 4,
 	})
-	if l := &ch.Lines[0]; math.Abs(l.LabelY-a.at(limit)) < 14 {
-		l.LabelY = a.at(limit) + 14
+	if l := &ch.Lines[0]; math.Abs(l.LabelY-a.at(limit)) < 22 {
+		l.LabelY = a.at(limit) + 22
 		if y < a.at(limit) {
-			l.LabelY = a.at(limit) - 14
+			l.LabelY = a.at(limit) - 22
 		}
 	}
 	return ch
@@ -303,7 +303,7 @@ func (c canvas) chart(id, title, desc string) chart {
 
 // spread keeps two labels from covering each other.
 func spread(lines []line) {
-	const apart = 14
+	const apart = 22 // also for the larger letters of a narrow page
 	a, b := &lines[0], &lines[1]
 	if d := b.LabelY - a.LabelY; math.Abs(d) < apart {
 		middle := (a.LabelY + b.LabelY) / 2
@@ -333,7 +333,7 @@ func (c canvas) data() *table {
 	stride := max(1, (len(c.points)+maxListed-1)/maxListed)
 	t := &table{
 		Caption: c.tr("The figures behind the pictures"), Folded: true,
-		Head: columns(c.tr("When"), ">"+c.tr("Share"), ">"+c.tr("Stable requests"), ">"+c.tr("failed"), ">"+c.tr("Candidate requests"), ">"+c.tr("failed"), ">"+c.tr("Stable p95"), ">"+c.tr("Candidate p95"), ">"+c.tr("e-value"), c.tr("Verdict")),
+		Head: columns(c.tr("When (UTC)"), ">"+c.tr("Share"), ">"+c.tr("Stable requests"), ">"+c.tr("failed"), ">"+c.tr("Candidate requests"), ">"+c.tr("failed"), ">"+c.tr("Stable p95"), ">"+c.tr("Candidate p95"), ">"+c.tr("e-value"), c.tr("Verdict")),
 	}
 	if stride > 1 {
 		t.Note = c.trf("Every %d. of %d observations; the report as JSON has all of them.", stride, len(c.points))
@@ -344,15 +344,23 @@ func (c canvas) data() *table {
 		}
 		t.Rows = append(t.Rows, []cell{
 			text(c.time(p.Time)), text(percent(p.Share)), text(count(p.StableRequests)), text(count(p.StableErrors)),
-			text(count(p.CandidateRequests)), text(count(p.CandidateErrors)), text(seconds(p.StableP95S)), text(seconds(p.CandidateP95S)), text(number(p.EValue)), c.verdict(p.Verdict),
+			text(count(p.CandidateRequests)), text(count(p.CandidateErrors)), latency(p.StableP95S), latency(p.CandidateP95S), text(number(p.EValue)), c.verdict(p.Verdict),
 		})
 	}
 	return t
 }
 
-func seconds(v float64) string {
+// latency is a cell for a response time; nobody was answered in 0 s.
+func latency(v float64) cell {
 	if v <= 0 {
-		return none
+		return text("")
 	}
-	return strconv.FormatFloat(v, 'f', 3, 64) + " s"
+	return text(seconds(v))
+}
+
+func seconds(v float64) string {
+	if v < 1 {
+		return number(v*1000) + " ms"
+	}
+	return number(v) + " s"
 }

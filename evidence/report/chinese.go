@@ -8,7 +8,7 @@ var chinese = map[string]string{
 	"All stages passed, and it was rolled back afterwards. All traffic is back on the version before it, verified by a replay.": "全部阶段通过，随后已回滚。全部流量已回到先前的版本，并经回放验证。",
 	"Blocked": "已拦截", "Rolled back": "已回滚", "Aborted": "已中止", "Inconclusive": "无法判定", "In progress": "进行中",
 	"pass": "通过", "fail": "未通过", "insufficient": "数据不足", "broken": "遥测异常",
-	"%.1f s": "%.1f 秒", "%.0f s": "%.0f 秒", "%d min %d s": "%d 分 %d 秒", "%d h %d min": "%d 小时 %d 分",
+	"%d ms": "%d 毫秒", "%.1f s": "%.1f 秒", "%.0f s": "%.0f 秒", "%d min %d s": "%d 分 %d 秒", "%d h %d min": "%d 小时 %d 分",
 	"yes": "是", "no": "否",
 
 	"All stages passed; the new version serves all traffic after %s.":                                                     "全部阶段通过，历时 %s，新版本已承接全部流量。",
@@ -31,7 +31,7 @@ var chinese = map[string]string{
 	"Service": "服务", "Version": "版本", "Tenant": "租户", "Digest": "摘要", "Created": "创建时间", "Ended": "结束时间", "Source": "来源", "Link": "链接",
 	"component:model_config": "模型配置", "component:retrieval_params": "检索参数", "component:workflow_version": "工作流版本", "component:release_version": "发布版本",
 
-	"Stages": "阶段", "Stage": "阶段", "Verdict": "结论", "Started": "开始时间", "Duration": "用时", "What was found": "结果", "%s (attempt %d)": "%s（第 %d 次）",
+	"Stages": "阶段", "Stage": "阶段", "Verdict": "结论", "Started (UTC)": "开始时间（UTC）", "Duration": "用时", "What was found": "结果", "%s (attempt %d)": "%s（第 %d 次）",
 	"not reached": "未到达", "running": "运行中",
 	"stage:": "–", "stage:build": "构建", "stage:test": "测试", "stage:contract": "契约", "stage:replay": "回放", "stage:gate_d": "门禁 D", "stage:rollout": "放量",
 	"stage:canary": "金丝雀", "stage:full": "全量", "stage:feedback": "反馈",
@@ -57,7 +57,10 @@ var chinese = map[string]string{
 	"The figures behind the pictures": "图中数据", "Share": "占比", "Stable requests": "稳定版本请求", "failed": "失败", "Candidate requests": "候选版本请求", "Stable p95": "稳定版本 p95", "Candidate p95": "候选版本 p95",
 	"Every %d. of %d observations; the report as JSON has all of them.": "每 %d 个取 1 个，共 %d 个观测；JSON 报告中包含全部。",
 
-	"Rollback": "回滚", "Triggered by gate “%s”.": "由门禁“%s”触发。", "What failed:": "失败原因：", "Read the story of one failed request": "查看一个失败请求的完整经过", "Moments": "时刻", "What": "事项", "When": "时间", "After the trigger": "触发后",
+	"Try again what is not done:": "重试未完成的步骤：", "Builds that may not be released again:": "被隔离、不能再次发布的构建：", "To take it back:": "撤回：", "To stop it now:": "立即停止：",
+	"All releases": "所有发布", "%d queries": "%d 条查询",
+
+	"Rollback": "回滚", "Triggered by gate “%s”.": "由门禁“%s”触发。", "What failed:": "失败原因：", "Read the story of one failed request": "查看一个失败请求的完整经过", "Moments": "时刻", "What": "事项", "When (UTC)": "时间（UTC）", "After the trigger": "触发后",
 	"First bad answer to a user": "首个错误的用户响应", "Triggered": "触发", "All traffic on stable, read back": "全部流量回到稳定版本（已回读确认）",
 	"Completed: every component back": "完成：所有组件已回退", "Restored: replay passed": "恢复：回放通过", "%s before": "提前 %s", "The limit is %s.": "时限为 %s。",
 	"Components, in order": "组件（按执行顺序）", "Component": "组件", "Back to": "回退至", "Read back": "回读", "State": "状态",
@@ -66,7 +69,7 @@ var chinese = map[string]string{
 
 	"Readiness": "发布就绪评估", "Assessment %s on dataset %s.": "评估 %s，数据集 %s。", "Rests on": "依据", "Replay": "回放", "Failed checks: %s": "未通过项：%s",
 	"Replays": "回放", "Run": "运行", "Purpose": "目的", "Sessions": "会话数", "Steps": "步骤数", "Failed": "失败数", "before release": "发布前", "after rollback": "回滚后",
-	"Alerts": "告警", "Alert": "告警", "Severity": "级别", "Fired": "触发时间", "Acted on": "处置时间", "Resolved": "恢复时间", "What was done": "处置措施",
+	"Alerts": "告警", "Alert": "告警", "Severity": "级别", "Fired (UTC)": "触发时间（UTC）", "Acted on": "处置时间", "Resolved": "恢复时间", "What was done": "处置措施",
 	"Decision trail": "决策轨迹", "Event": "事件", "Who, from where": "操作者及来源", "Why": "原因", "Nothing was recorded.": "没有记录。",
 	"Evidence": "证据", "Log entry": "日志序号", "Statement": "声明", "Digest and files": "摘要与文件",
 	"A statement's digest is the sha256 of its signed envelope, a file's that of its content.": "声明的摘要是其签名信封的 sha256，文件的摘要是其内容的 sha256。",

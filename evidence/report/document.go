@@ -14,16 +14,27 @@ const (
 // document is a report in one language, before it becomes HTML or Markdown.
 type document struct {
 	Lang     Lang
+	Nav      nav
 	Title    string
 	Subtitle string
 	Badge    cell
 	Lead     string
 	Why      []reason
+	Found    finding
+	Next     next
 	Alarms   []string // shown loudly at the top
 	Figures  []figure
 	Facts    []fact
 	Sections []section
 	Footer   string
+}
+
+// nav is where a page of a server leads; one without a Home shows none.
+type nav struct {
+	Home, HomeText string
+	Lang           Lang // the other one
+	LangText       string
+	Reload         bool
 }
 
 // reason is a code with what it means here.
@@ -51,7 +62,6 @@ type section struct {
 	Title  string
 	Badge  cell
 	Text   string
-	Found  finding
 	Steps  []step
 	Charts []chart
 	Tables []table
@@ -62,6 +72,12 @@ type finding struct {
 	Text string
 	URL  string // empty for nowhere
 	Link string // the text of the link
+}
+
+// next is what a reader may do now.
+type next struct {
+	Text    string
+	Command string
 }
 
 // step is one stage on the way.
@@ -78,6 +94,7 @@ type table struct {
 	Folded  bool // shown on demand
 	Note    string
 	Queries []string // numbered from 1; cells name them
+	Asked   string   // what stands above the queries
 }
 
 type column struct {

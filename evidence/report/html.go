@@ -18,7 +18,8 @@ var page = sync.OnceValue(func() *template.Template {
 		"at":    coordinate,
 		"below": func(v float64) float64 { return v + 4 }, // from a text's middle to its baseline
 		"frame": func() any { return frame },
-		"class": cellClass, "breakable": breakable,
+		"zone":  func(v float64) float64 { return v + 60 }, // clear of the last time
+		"class": cellClass, "content": content, "breakable": breakable,
 	}).Parse(pageSource))
 })
 
@@ -29,11 +30,22 @@ func breakable(s string) template.HTML {
 	return template.HTML(afterParts.Replace(template.HTMLEscapeString(s))) //nolint:gosec // escaped
 }
 
+// content is what stands in a cell.
+func content(c cell) template.HTML {
+	if c.Mono && !c.Whole {
+		return breakable(c.Text)
+	}
+	return template.HTML(template.HTMLEscapeString(c.Text)) //nolint:gosec // escaped
+}
+
 // cellClass joins what the style sheet needs to know about a cell.
 func cellClass(c column, v cell) string {
 	var all []string
 	if c.Right {
 		all = append(all, "right")
+	}
+	if v.Text == none && v.Sub == "" {
+		all = append(all, "none")
 	}
 	if v.Mono {
 		all = append(all, "mono")

@@ -19,6 +19,12 @@ func markdown(d document) string {
 		}
 		b.WriteString("\n")
 	}
+	if d.Found.Text != "" {
+		fmt.Fprintf(&b, "\n%s\n", escape(d.Found.Text))
+	}
+	if d.Next.Text != "" {
+		fmt.Fprintf(&b, "\n%s %s\n", escape(d.Next.Text), inline(cell{Text: d.Next.Command, Mono: true}))
+	}
 	for _, a := range d.Alarms {
 		fmt.Fprintf(&b, "\n> ⚠ **%s**\n", escape(a))
 	}
@@ -41,9 +47,6 @@ func markdown(d document) string {
 		b.WriteString("\n")
 		if s.Text != "" {
 			fmt.Fprintf(&b, "\n%s\n", escape(s.Text))
-		}
-		if s.Found.Text != "" {
-			fmt.Fprintf(&b, "\n%s\n", escape(s.Found.Text))
 		}
 		for _, c := range s.Charts {
 			if c.Data != nil {

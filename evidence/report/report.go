@@ -41,6 +41,9 @@ type Release struct {
 	Evidence    []Evidence          `json:"evidence"`
 	// Overrides are shown at the top, loudly.
 	Overrides []Override `json:"overrides,omitempty"`
+	// HomeURL is where all releases are listed, for a page that a server shows;
+	// empty for one that is kept as a file.
+	HomeURL string `json:"-"`
 }
 
 // Gate is one gate's decision.

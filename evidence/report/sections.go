@@ -14,11 +14,14 @@ import (
 func compose(r Release, w words) document {
 	d := document{
 		Lang:     w.lang,
+		Nav:      w.nav(r),
 		Title:    w.trf("Release %s", r.ID),
 		Subtitle: strings.TrimSpace(r.Service + " " + r.Version),
 		Badge:    w.outcome(r),
 		Lead:     w.lead(r),
 		Why:      w.why(r),
+		Found:    w.found(r),
+		Next:     w.next(r),
 		Alarms:   w.alarms(r),
 		Figures:  w.figures(r),
 		Facts:    w.facts(r),
@@ -34,6 +37,16 @@ func compose(r Release, w words) document {
 	d.Footer = w.trf("Made %s UTC by %s. All times are UTC. The signed evidence is in the release's bundle; this page is a reading of it.",
 		w.time(r.GeneratedAt), cmp.Or(r.Server, "headgate"))
 	return d
+}
+
+// nav leads from a page that a server shows to its other pages. What still
+// changes is loaded again.
+func (w words) nav(r Release) nav {
+	n := nav{Home: r.HomeURL, HomeText: w.tr("All releases"), Lang: Chinese, LangText: "中文", Reload: r.HomeURL != "" && !r.Done()}
+	if w.lang == Chinese {
+		n.Lang, n.LangText = English, "English"
+	}
+	return n
 }
 
 func (w words) outcome(r Release) cell {
@@ -89,9 +102,15 @@ func (w words) lead(r Release) string {
 	return w.trf("Now at stage “%s”.", at)
 }
 
-// why explains each reason by the failed check behind it, if there is one.
+// why explains each reason by the failed check behind it, or else by what its
+// stage found.
 func (w words) why(r Release) []reason {
 	checks := map[string]string{}
+	for _, run := range r.Stages {
+		if len(run.Reasons) == 1 && run.Stage != headgate.StageGateD {
+			checks[run.Reasons[0]] = run.Summary
+		}
+	}
 	for _, g := range r.Gates {
 		for _, c := range g.Checks {
 			if c.Verdict != headgate.Pass {
@@ -108,6 +127,31 @@ func (w words) why(r Release) []reason {
 		out = append(out, reason{code, checks[code]})
 	}
 	return out
+}
+
+// found is what failed in a release that was rolled back.
+func (w words) found(r Release) finding {
+	b := r.Rollback
+	if b == nil || b.Explanation == "" {
+		return finding{}
+	}
+	return finding{Text: w.tr("What failed:") + " " + b.Explanation, URL: b.TraceURL, Link: w.tr("Read the story of one failed request")}
+}
+
+// next names the command that this state of the release calls for.
+func (w words) next(r Release) next {
+	byReason := func(verb string) string { return "headgate release " + verb + " " + r.ID + " --reason '…'" }
+	switch b := r.Rollback; {
+	case b != nil && b.RestoredAt.IsZero():
+		return next{w.tr("Try again what is not done:"), byReason("rollback")}
+	case b != nil:
+		return next{w.tr("Builds that may not be released again:"), "headgate quarantine list"}
+	case r.Outcome == headgate.Promoted:
+		return next{w.tr("To take it back:"), byReason("rollback")}
+	case !r.Done():
+		return next{w.tr("To stop it now:"), byReason("abort")}
+	}
+	return next{}
 }
 
 func (w words) alarms(r Release) []string {
@@ -192,7 +236,7 @@ func (w words) facts(r Release) []fact {
 
 func (w words) stages(r Release) section {
 	last := map[headgate.Stage]headgate.StageRun{}
-	t := table{Head: columns(w.tr("Stage"), w.tr("Verdict"), w.tr("Started"), ">"+w.tr("Duration"), w.tr("What was found"))}
+	t := table{Head: columns(w.tr("Stage"), w.tr("Verdict"), w.tr("Started (UTC)"), ">"+w.tr("Duration"), w.tr("What was found"))}
 	for _, run := range r.Stages {
 		last[run.Stage] = run
 		name := w.stage(run.Stage)
@@ -243,6 +287,7 @@ func (w words) gates(r Release) section {
 			}
 			t.Rows = append(t.Rows, w.check(c))
 		}
+		t.Asked = w.trf("%d queries", len(t.Queries))
 		s.Tables = append(s.Tables, t)
 	}
 	return s
@@ -285,10 +330,7 @@ func (w words) rollback(r Release) section {
 	if b.TriggerGate != "" {
 		s.Text = strings.TrimSpace(w.trf("Triggered by gate “%s”.", w.gate(b.TriggerGate)) + " " + b.Reason)
 	}
-	if b.Explanation != "" {
-		s.Found = finding{Text: w.tr("What failed:") + " " + b.Explanation, URL: b.TraceURL, Link: w.tr("Read the story of one failed request")}
-	}
-	moments := table{Caption: w.tr("Moments"), Head: columns(w.tr("What"), w.tr("When"), ">"+w.tr("After the trigger"))}
+	moments := table{Caption: w.tr("Moments"), Head: columns(w.tr("What"), w.tr("When (UTC)"), ">"+w.tr("After the trigger"))}
 	for _, m := range []struct {
 		what string
 		when time.Time
@@ -353,7 +395,7 @@ func (w words) replays(r Release) section {
 	if len(r.Replays) == 0 {
 		return section{}
 	}
-	t := table{Head: columns(w.tr("Run"), w.tr("Purpose"), w.tr("When"), ">"+w.tr("Sessions"), ">"+w.tr("Steps"), ">"+w.tr("Failed"), w.tr("Verdict"))}
+	t := table{Head: columns(w.tr("Run"), w.tr("Purpose"), w.tr("When (UTC)"), ">"+w.tr("Sessions"), ">"+w.tr("Steps"), ">"+w.tr("Failed"), w.tr("Verdict"))}
 	for _, p := range r.Replays {
 		run := mono(p.RunID)
 		run.Sub = strings.Join(p.Failures, "; ")
@@ -366,7 +408,7 @@ func (w words) alerts(r Release) section {
 	if len(r.Alerts) == 0 {
 		return section{}
 	}
-	t := table{Head: columns(w.tr("Alert"), w.tr("Severity"), w.tr("Fired"), w.tr("Acted on"), w.tr("Resolved"), w.tr("What was done"))}
+	t := table{Head: columns(w.tr("Alert"), w.tr("Severity"), w.tr("Fired (UTC)"), w.tr("Acted on"), w.tr("Resolved"), w.tr("What was done"))}
 	for _, a := range r.Alerts {
 		t.Rows = append(t.Rows, []cell{{Text: a.Name, Sub: a.Summary}, text(a.Severity), w.when(a.FiredAt), w.when(a.ActedAt), w.when(a.ResolvedAt), text(a.Action)})
 	}
@@ -374,7 +416,7 @@ func (w words) alerts(r Release) section {
 }
 
 func (w words) trail(r Release) section {
-	t := table{Head: columns(w.tr("When"), w.tr("Event"), w.tr("Stage"), w.tr("Verdict"), w.tr("Who, from where"), w.tr("Why"))}
+	t := table{Head: columns(w.tr("When (UTC)"), w.tr("Event"), w.tr("Stage"), w.tr("Verdict"), w.tr("Who, from where"), w.tr("Why"))}
 	for _, e := range r.Events {
 		stage := none
 		if e.Stage != "" {
@@ -399,7 +441,7 @@ func otherThan(s, shown string) string {
 
 func (w words) evidence(r Release) section {
 	t := table{
-		Head: columns(">"+w.tr("Log entry"), w.tr("Statement"), w.tr("When"), w.tr("Verdict"), w.tr("Digest and files")),
+		Head: columns(">"+w.tr("Log entry"), w.tr("Statement"), w.tr("When (UTC)"), w.tr("Verdict"), w.tr("Digest and files")),
 		Note: w.tr("A statement's digest is the sha256 of its signed envelope, a file's that of its content."),
 	}
 	for _, e := range r.Evidence {

@@ -38,6 +38,9 @@ func (w words) tr(text string) string {
 
 func (w words) trf(format string, args ...any) string { return fmt.Sprintf(w.tr(format), args...) }
 
+// StageName is what a report calls a stage.
+func StageName(l Lang, s headgate.Stage) string { return words{lang: l}.stage(s) }
+
 // none stands for what there is none of.
 const none = "–"
 
@@ -61,6 +64,8 @@ func (w words) duration(d time.Duration) string {
 	switch s := d.Seconds(); {
 	case s < 0:
 		return none
+	case s < 1:
+		return w.trf("%d ms", d.Milliseconds())
 	case s < 10:
 		return w.trf("%.1f s", s)
 	case s < 60:
@@ -95,13 +100,13 @@ func (w words) passed(ok bool) cell {
 	return w.verdict(headgate.Fail)
 }
 
-// number writes x with six significant digits, all of those before the point,
+// number writes x with four significant digits, all of those before the point,
 // and without exponents.
 func number(x float64) string {
 	if math.IsNaN(x) || math.IsInf(x, 0) {
 		return none
 	}
-	digits := 5 - int(math.Floor(math.Log10(max(math.Abs(x), 1e-9))))
+	digits := 3 - int(math.Floor(math.Log10(max(math.Abs(x), 1e-9))))
 	s := strconv.FormatFloat(x, 'f', max(digits, 0), 64)
 	if strings.Contains(s, ".") {
 		s = strings.TrimRight(strings.TrimRight(s, "0"), ".")

@@ -26,7 +26,7 @@ func page(t *testing.T, m memory, lang string) string {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	if err := got.WriteHTML(&out, lang); err != nil {
+	if err := got.WriteHTML(&out, lang, ""); err != nil {
 		t.Fatal(err)
 	}
 	return out.String()
@@ -113,7 +113,7 @@ func TestHTMLOfNothing(t *testing.T) {
 	if got := page(t, nil, "zh-CN"); !strings.Contains(got, "没有找到") || strings.Contains(got, "<table") {
 		t.Error(got)
 	}
-	if err := (timeline.Timeline{}).WriteHTML(io.Discard, "fr"); err == nil || !strings.Contains(err.Error(), "zh-CN") {
+	if err := (timeline.Timeline{}).WriteHTML(io.Discard, "fr", ""); err == nil || !strings.Contains(err.Error(), "zh-CN") {
 		t.Errorf("an unknown language: %v", err)
 	}
 }
