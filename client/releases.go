@@ -36,6 +36,9 @@ type Release struct {
 	Note string `json:"note,omitempty"`
 	// Share is the candidate's share of admitted traffic, 0 to 1.
 	Share float64 `json:"share"`
+	// ShareUnconfirmed says why it is not known that the routers give the
+	// candidate that share, empty when they confirmed it at the last look.
+	ShareUnconfirmed string `json:"share_unconfirmed,omitempty"`
 	// Tiers are the steps by which the canary widens, in order.
 	Tiers []Tier `json:"tiers"`
 	// Evicted are the tenants that were taken off the candidate because each

@@ -37,6 +37,9 @@ type View struct {
 	Phase pipeline.Phase `json:"phase"`
 	Note  string         `json:"note,omitempty"`
 	Share float64        `json:"share"`
+	// ShareUnconfirmed says why it is not known that the routers give the
+	// candidate that share, empty when they confirmed it at the last look.
+	ShareUnconfirmed string `json:"share_unconfirmed,omitempty"`
 	// Tiers are the steps by which the canary widens, in order.
 	Tiers []TierView `json:"tiers"`
 	// Evicted are the tenants that were taken off the candidate.
@@ -330,7 +333,7 @@ func (p *Plane) view(ctx context.Context, rec pipeline.Record) (View, error) {
 		return View{}, err
 	}
 	v := View{
-		Release: rec.Release, Phase: rec.Phase, Note: rec.State.Note, Share: rec.State.Share, Tiers: tierViews(rec), Evicted: rec.State.Evicted, Canary: rec.State.Canary,
+		Release: rec.Release, Phase: rec.Phase, Note: rec.State.Note, Share: rec.State.Share, ShareUnconfirmed: rec.State.Unconfirmed, Tiers: tierViews(rec), Evicted: rec.State.Evicted, Canary: rec.State.Canary,
 		StageRuns: runs, Deadline: rec.DeadlineAt, Evidence: len(entries),
 	}
 	if n := len(rollbacks); n > 0 {

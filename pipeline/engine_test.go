@@ -686,3 +686,28 @@ func TestPromotionThatCannotBeCarriedOutIsTakenBack(t *testing.T) {
 		t.Errorf("%d rollbacks of what may be in force, quarantined %v", n, w.quarantined(r))
 	}
 }
+
+// What a release asks for is not what users get while a router cannot say so.
+func TestShareIsUnconfirmedWhileARouterIsSilent(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.start()
+	w.create("good", undecided)
+	if r := w.awaitTicks("good", 3); r.State.Unconfirmed != "" {
+		t.Errorf("confirmed, and it says %q", r.State.Unconfirmed)
+	}
+	silent := func(r pipeline.Record) bool { return r.State.Unconfirmed == errDown.Message && r.State.Share == share }
+	confirmed := func(r pipeline.Record) bool { return r.State.Unconfirmed == "" }
+	down := func(is bool) { w.router.do(func(r *router) { r.down["status"], r.down["apply"] = is, is }) }
+	down(true)
+	w.await("good", "it says that the router is silent", silent)
+	down(false)
+	w.await("good", "it is confirmed", confirmed)
+	down(true)
+	w.signal("good", pipeline.Fact{Kind: pipeline.FactAbort, Reason: "no"})
+	w.await("good", "it says so while it rolls back", func(r pipeline.Record) bool { return r.Phase == pipeline.PhaseRollingBack && silent(r) })
+	down(false)
+	if r := w.awaitDone("good"); !confirmed(r) || r.State.Share != 0 {
+		t.Errorf("%v, %q", r.State.Share, r.State.Unconfirmed)
+	}
+}

@@ -113,6 +113,9 @@ type State struct {
 	Granted bool `json:"granted,omitempty"`
 	// Share is what the canary has now; throttling lowers it.
 	Share float64 `json:"share,omitempty"`
+	// Unconfirmed says why it is not known that the routers do what Share says,
+	// empty when they confirmed it at the last look.
+	Unconfirmed string `json:"unconfirmed,omitempty"`
 	// Steady is true when the share did not change at the last tick.
 	Steady bool `json:"steady,omitempty"`
 	// Tier is the canary's, counted from 0; TierSince is when it began.

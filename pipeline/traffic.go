@@ -82,6 +82,7 @@ func (e *Engine) tick(ctx context.Context, r Record, now time.Time, want steerin
 
 	c := Commit{Record: r, ClaimedGen: r.Gen, Ticks: []TickRow{{Seq: r.State.Ticks + 1, Tick: t, Decision: d}}}
 	c.Record.State.Ticks++
+	c.Record.State.Unconfirmed = unconfirmed(r, status, err)
 	if t.Telemetry == canary.Fresh && !slices.Contains(d.Reasons, canary.CodeTimeNotRising) {
 		// What the judge did not take is counted at the next good tick.
 		c.Record.State.Evicted = watchEvicted(r.State.Evicted, counts.Sub(r.State.Counts))
@@ -95,6 +96,18 @@ func (e *Engine) tick(ctx context.Context, r Record, now time.Time, want steerin
 		c.Events = append(c.Events, event(r, now, "canary_verdict", d.Verdict, d.Reason))
 	}
 	return e.act(ctx, c, d, j, now, want, status != nil)
+}
+
+// unconfirmed is why it is not known that the routers do what the release's
+// share says.
+func unconfirmed(r Record, status *rollout.Status, err error) string {
+	switch {
+	case status == nil:
+		return headgate.AsError(err).Message
+	case status.Share != r.State.Share:
+		return fmt.Sprintf("a router still answers %.4g%%", status.Share*100)
+	}
+	return ""
 }
 
 // act follows the judge's decision, and people's within it: it commits first
@@ -387,7 +400,7 @@ func (e *Engine) promote(ctx context.Context, r Record, now time.Time) error {
 	// The traffic stays held until the release has ended, so that it can still
 	// be rolled back.
 	c := Commit{Record: r, ClaimedGen: r.Gen, Serve: &serve}
-	c.Record.State.Share = 0
+	c.Record.State.Share, c.Record.State.Unconfirmed = 0, ""
 	e.closeStage(&c, now, headgate.Pass, nil, "all traffic is on "+r.Version)
 	enter(&c, headgate.StageFeedback, now)
 	e.forget(r.ID)
@@ -441,7 +454,7 @@ func (e *Engine) continueRollback(ctx context.Context, r Record, now time.Time) 
 		if intent.StoppedAt, err = e.o.Store.Now(ctx); err != nil {
 			return err
 		}
-		c.Record.State.Rollback, c.Record.State.Share = &intent, 0
+		c.Record.State.Rollback, c.Record.State.Share, c.Record.State.Unconfirmed = &intent, 0, ""
 		c.Record.NextRunAt = now
 		c.Events = []headgate.Event{event(r, now, "traffic_on_stable", "", "the routers send nobody to the candidate")}
 		return e.o.Store.Commit(ctx, c)
@@ -483,6 +496,9 @@ func (e *Engine) overtake(ctx context.Context, service string) error {
 func (e *Engine) retryRollback(ctx context.Context, c Commit, now time.Time, cause error) error {
 	e.o.Log.ErrorContext(ctx, "rollback step failed; it is tried again",
 		slog.String("release_id", c.Record.ID), slog.Any("error", cause))
+	if c.Record.State.Rollback.StoppedAt.IsZero() {
+		c.Record.State.Unconfirmed = headgate.AsError(cause).Message
+	}
 	c.Record.Attempt++
 	c.Record.NextRunAt = now.Add(min(time.Duration(c.Record.Attempt)*500*time.Millisecond, 5*time.Second))
 	c.Events = []headgate.Event{event(c.Record, now, "rollback_retry", headgate.Broken, headgate.AsError(cause).Message)}

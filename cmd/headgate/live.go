@@ -151,12 +151,19 @@ func liveLines(r client.Release, message string, now time.Time) []liveLine {
 	}
 	status := fmt.Sprintf("  %d signed statements", r.Evidence)
 	if !r.Done() {
-		status = fmt.Sprintf("  %s of traffic on the candidate %s", percent(r.Share), status)
+		where := "on"
+		if r.ShareUnconfirmed != "" {
+			where = "asked for"
+		}
+		status = fmt.Sprintf("  %s of traffic %s the candidate %s", percent(r.Share), where, status)
 	}
 	if left := timeLeft(r, now); left != "" {
 		status += "   " + left
 	}
 	lines = append(lines, liveLine{status, plain})
+	if r.ShareUnconfirmed != "" && !r.Done() {
+		lines = append(lines, liveLine{"  NOT CONFIRMED: " + printable(r.ShareUnconfirmed), red})
+	}
 	if message != "" && !r.Done() {
 		lines = append(lines, liveLine{"  " + message, faint})
 	}

@@ -294,6 +294,12 @@ func TestLiveDisplay(t *testing.T) {
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("display\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
+	r.ShareUnconfirmed = "the proxy 10.0.0.2:9901 does not answer"
+	lines := liveLines(r, "", start.Add(3*time.Minute))
+	if status, why := lines[len(lines)-2].text, lines[len(lines)-1].text; !strings.HasPrefix(status, "  10 % of traffic asked for the candidate ") ||
+		why != "  NOT CONFIRMED: the proxy 10.0.0.2:9901 does not answer" {
+		t.Errorf("unconfirmed, it shows\n%s\n%s", status, why)
+	}
 }
 
 func TestShownCanaryNamesWhatCanBeDone(t *testing.T) {
