@@ -67,16 +67,14 @@ func (p *Proxy) backend(b rollout.Backend, cur *route) *backend {
 			if err != nil {
 				return nil, err
 			}
-			return &upstreamConn{lazyConn: lazyConn{Conn: c, slack: p.slack()}, idle: p.cfg.IdleTimeout, taken: func(now time.Time) bool { return p.route.Load().takes(be, now) }}, nil
+			return &upstreamConn{
+				lazyConn: lazyConn{Conn: c, slack: p.slack()}, idle: p.cfg.IdleTimeout, answers: p.cfg.ResponseHeaderTimeout,
+				taken: func(now time.Time) bool { return p.route.Load().takes(be, now) },
+			}, nil
 		},
-		MaxConns:                  16384,
-		MaxIdleConnDuration:       30 * time.Second,
-		MaxIdemponentCallAttempts: 1, // retries are exchange's business
-		ReadBufferSize:            maxHeaderBytes,
-		ReadTimeout:               p.cfg.ResponseHeaderTimeout,
-		DisablePathNormalizing:    true,
-		NoDefaultUserAgentHeader:  true,
-		SecureErrorLogMessage:     true,
+		MaxConns:            16384,
+		MaxIdleConnDuration: 30 * time.Second,
+		ReadBufferSize:      maxHeaderBytes,
 	}
 	be.http = &http.Transport{
 		DialContext:           dial,
@@ -195,11 +193,13 @@ var errWithdrawn = errors.New("the backend has no traffic any more")
 // long stream lives as long as it moves.
 type upstreamConn struct {
 	lazyConn
-	idle     time.Duration
-	lastRead time.Time
-	writing  bool                 // in the middle of a request
-	taken    func(time.Time) bool // whether the backend may be sent a request
-	waits    func() error         // if set, called before a read that may wait
+	idle      time.Duration
+	answers   time.Duration // how long an answer may be waited for
+	lastWrite time.Time
+	lastRead  time.Time
+	writing   bool                 // in the middle of a request
+	taken     func(time.Time) bool // whether the backend may be sent a request
+	waits     func() error         // if set, called before a read that may wait
 }
 
 // LocalAddr leads to the connection itself: nothing but its addresses tells
@@ -219,7 +219,10 @@ func (a upstreamAddr) String() string { return a.conn.Conn.LocalAddr().String() 
 const staleAfter = 100 * time.Millisecond
 
 func (c *upstreamConn) Read(p []byte) (int, error) {
-	c.writing = false
+	if c.writing {
+		c.writing = false
+		c.read.wanted = c.lastWrite.Add(c.answers)
+	}
 	if c.waits != nil {
 		if err := c.waits(); err != nil {
 			return 0, err
@@ -247,6 +250,7 @@ func (c *upstreamConn) Write(p []byte) (int, error) {
 		}
 		c.writing = true
 	}
+	c.lastWrite = now
 	c.write.wanted = now.Add(c.idle)
 	return c.lazyConn.Write(p)
 }

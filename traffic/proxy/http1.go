@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"iter"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -136,16 +137,8 @@ func (p *Proxy) prepare(h *fasthttp.RequestHeader, conn *clientConn) {
 			}
 		}
 	}
-	present := make([]string, 0, 8)
-	for key := range h.All() {
-		if i := slices.IndexFunc(hopByHop, func(s string) bool { return string(key) == s }); i >= 0 {
-			present = append(present, hopByHop[i])
-		} else if i := slices.IndexFunc(p.dropped, func(s string) bool { return string(key) == s }); i >= 0 {
-			present = append(present, p.dropped[i])
-		}
-	}
 	chunked := h.ContentLength() == -1
-	for _, name := range present {
+	for _, name := range present(h.All(), p.dropped) {
 		if name != fasthttp.HeaderTransferEncoding || !chunked {
 			h.Del(name)
 		}
@@ -166,6 +159,21 @@ func (p *Proxy) prepare(h *fasthttp.RequestHeader, conn *clientConn) {
 	h.Set(fasthttp.HeaderXForwardedFor, forwardedFor)
 	h.Set(fasthttp.HeaderXForwardedProto, proto)
 	h.SetBytesV(fasthttp.HeaderXForwardedHost, host)
+}
+
+// present returns those of the hop-by-hop headers and of others that occur in
+// header.
+func present(header iter.Seq2[[]byte, []byte], others []string) []string {
+	var found []string
+	for key := range header {
+		is := func(name string) bool { return string(key) == name }
+		if i := slices.IndexFunc(hopByHop, is); i >= 0 {
+			found = append(found, hopByHop[i])
+		} else if i := slices.IndexFunc(others, is); i >= 0 {
+			found = append(found, others[i])
+		}
+	}
+	return found
 }
 
 // keep reports headers that a client may not take away by naming them in
@@ -191,11 +199,16 @@ func (p *Proxy) sets(name string) bool {
 // only where the request cannot have taken effect twice.
 func (p *Proxy) exchange(req *fasthttp.Request, resp *fasthttp.Response, d *decision, body *requestBody) error {
 	safe := isSafe(string(req.Header.Method())) && body == nil
+	req.URI().DisablePathNormalizing = true
 	for attempt := 0; ; attempt++ {
-		p.confirm(d)
+		// A request without a body was decided just now, and is checked once
+		// more when it is written.
+		if attempt > 0 || !safe {
+			p.confirm(d)
+		}
 		req.Header.Set(RouteHeader, string(d.arm))
-		req.URI().SetScheme(d.backend.scheme)
-		err := d.backend.fast.Do(req, resp)
+		// HostClient.Do would only try again on its own account.
+		_, err := fasthttp.DefaultTransport.RoundTrip(d.backend.fast, req, resp)
 		if err == nil {
 			d.backend.reached(true)
 			return nil
@@ -240,10 +253,11 @@ func isTimeout(err error) bool {
 // answer passes the backend's answer on. The request is counted when its body
 // has ended, or at once when the body is an endless stream.
 func (p *Proxy) answer(ctx *fasthttp.RequestCtx, resp *fasthttp.Response, d *decision) {
-	out := &ctx.Response
+	out, conn, from := &ctx.Response, ctx.Conn().(*clientConn), resp.LocalAddr().(upstreamAddr).conn
+	conn.write.wanted = from.lastRead.Add(conn.idle)
 	resp.Header.CopyTo(&out.Header)
 	chunked := resp.Header.ContentLength() == -1
-	for _, name := range hopByHop {
+	for _, name := range present(resp.Header.All(), nil) {
 		if name != fasthttp.HeaderTransferEncoding || !chunked {
 			out.Header.Del(name)
 		}
@@ -261,14 +275,14 @@ func (p *Proxy) answer(ctx *fasthttp.RequestCtx, resp *fasthttp.Response, d *dec
 	}
 	body := &responseBody{
 		stream: resp.BodyStream(), resp: resp, out: &out.Header, tally: d.tally, status: resp.StatusCode(),
-		conn: ctx.Conn().(*clientConn), idle: p.cfg.IdleTimeout,
+		conn: conn,
 	}
 	if endless {
 		p.watch(body)
 	}
 	size := resp.Header.ContentLength()
 	if out.ImmediateHeaderFlush = size < 0; size < 0 {
-		body.gather(resp.LocalAddr().(upstreamAddr).conn)
+		body.gather(from)
 	}
 	out.SetBodyStream(body, size)
 }
@@ -326,7 +340,7 @@ func (p *Proxy) takeBody(ctx *fasthttp.RequestCtx) (*requestBody, error) {
 	if stream == nil {
 		return nil, nil
 	}
-	body := &requestBody{stream: stream, conn: ctx.Conn().(*clientConn), idle: p.cfg.IdleTimeout, left: p.cfg.MaxBodyBytes}
+	body := &requestBody{stream: stream, conn: ctx.Conn().(*clientConn), left: p.cfg.MaxBodyBytes}
 	size := ctx.Request.Header.ContentLength()
 	if size < 0 || size > bufferedBody {
 		ctx.Request.SetBodyStream(body, size)
@@ -347,7 +361,6 @@ var errBodyTooLarge = errors.New("request body exceeds the limit")
 type requestBody struct {
 	stream  io.Reader
 	conn    *clientConn
-	idle    time.Duration
 	left    int64
 	started bool
 	err     error
@@ -355,7 +368,7 @@ type requestBody struct {
 
 func (b *requestBody) Read(buf []byte) (int, error) {
 	b.started = true
-	b.conn.read.wanted = time.Now().Add(b.idle)
+	b.conn.read.wanted = time.Now().Add(b.conn.idle)
 	n, err := b.stream.Read(buf)
 	if b.left -= int64(n); b.left < 0 {
 		err = errBodyTooLarge
@@ -374,7 +387,6 @@ type responseBody struct {
 	tally  tally
 	status int
 	conn   *clientConn
-	idle   time.Duration
 
 	from *upstreamConn // of a body that is gathered
 	gone bool          // the client
@@ -416,7 +428,7 @@ func (b *responseBody) Read(buf []byte) (int, error) {
 		b.tally.failed()
 		_ = b.conn.flush() // what came before
 	}
-	b.conn.write.wanted = time.Now().Add(b.idle)
+	b.conn.write.wanted = time.Now().Add(b.conn.idle)
 	return n, err
 }
 
@@ -467,6 +479,8 @@ func refuse(ctx *fasthttp.RequestCtx, r refusal) {
 	ctx.Response.SetStatusCode(r.status)
 	ctx.Response.Header.SetContentType("application/json")
 	ctx.Response.SetBodyRaw(r.envelope())
+	conn := ctx.Conn().(*clientConn)
+	conn.write.wanted = time.Now().Add(conn.idle)
 	if r.status != fasthttp.StatusBadGateway && r.status != fasthttp.StatusGatewayTimeout {
 		ctx.SetConnectionClose()
 	}

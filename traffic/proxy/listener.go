@@ -40,6 +40,7 @@ type clientConn struct {
 	socket  net.Conn // below TLS
 	tls     *tls.Conn
 	ip      string
+	idle    time.Duration
 	holding bool // whether more is about to be written
 	held    []byte
 }
@@ -91,7 +92,7 @@ func (p *Proxy) classify(c net.Conn) {
 		_ = c.Close()
 		return
 	}
-	cc := &clientConn{socket: c, ip: ip}
+	cc := &clientConn{socket: c, ip: ip, idle: p.cfg.IdleTimeout}
 	peeked := &peekedConn{Conn: c}
 	if p.tls != nil {
 		tc := tls.Server(c, p.tls)

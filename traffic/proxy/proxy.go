@@ -167,7 +167,6 @@ func (p *Proxy) start() {
 		ReadBufferSize:               maxHeaderBytes,
 		WriteBufferSize:              8 << 10, // fasthttp's chunks of 4 KiB with their frame, in one write
 		ReadTimeout:                  clientTimeout,
-		WriteTimeout:                 p.cfg.IdleTimeout,
 		IdleTimeout:                  p.cfg.IdleTimeout,
 		MaxRequestBodySize:           bufferedBody,
 		StreamRequestBody:            true,
@@ -176,6 +175,7 @@ func (p *Proxy) start() {
 		NoDefaultContentType:         true,
 		SecureErrorLogMessage:        true,
 		CloseOnShutdown:              true,
+		LazyRequestTime:              true,
 		Logger:                       connectionLog{p.cfg.Logger},
 	}
 	p.reverse = p.newReverseProxy()
