@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"io"
@@ -19,6 +20,10 @@ import (
 // bufferedBody is the longest request body that is read before it is sent on,
 // so that it can be sent again when a kept connection turns out closed.
 const bufferedBody = 64 << 10
+
+// shortBody is the longest answer's body that is passed on in one piece. What
+// fits into fasthttp's buffer would not reach the client earlier in pieces.
+const shortBody = 4 << 10
 
 // serveHTTP1 is the fast path: every HTTP/1.x request but upgrades.
 func (p *Proxy) serveHTTP1(ctx *fasthttp.RequestCtx) {
@@ -68,7 +73,9 @@ func (p *Proxy) serveHTTP1(ctx *fasthttp.RequestCtx) {
 		p.answerFailure(ctx, &d, body, err)
 		return
 	}
-	p.answer(ctx, resp, &d)
+	if err := p.answer(ctx, resp, &d); err != nil {
+		p.answerFailure(ctx, &d, nil, err)
+	}
 }
 
 // unacceptable refuses what two HTTP parsers could read in two ways. Repeated
@@ -156,9 +163,9 @@ func (p *Proxy) prepare(h *fasthttp.RequestHeader, conn *clientConn) {
 			host = prior
 		}
 	}
-	h.Set(fasthttp.HeaderXForwardedFor, forwardedFor)
-	h.Set(fasthttp.HeaderXForwardedProto, proto)
-	h.SetBytesV(fasthttp.HeaderXForwardedHost, host)
+	h.SetCanonical([]byte(fasthttp.HeaderXForwardedFor), []byte(forwardedFor))
+	h.SetCanonical([]byte(fasthttp.HeaderXForwardedProto), []byte(proto))
+	h.SetCanonical([]byte(fasthttp.HeaderXForwardedHost), host)
 }
 
 // present returns those of the hop-by-hop headers and of others that occur in
@@ -206,7 +213,7 @@ func (p *Proxy) exchange(req *fasthttp.Request, resp *fasthttp.Response, d *deci
 		if attempt > 0 || !safe {
 			p.confirm(d)
 		}
-		req.Header.Set(RouteHeader, string(d.arm))
+		req.Header.SetCanonical([]byte(RouteHeader), []byte(d.arm))
 		// HostClient.Do would only try again on its own account.
 		_, err := fasthttp.DefaultTransport.RoundTrip(d.backend.fast, req, resp)
 		if err == nil {
@@ -251,8 +258,9 @@ func isTimeout(err error) bool {
 }
 
 // answer passes the backend's answer on. The request is counted when its body
-// has ended, or at once when the body is an endless stream.
-func (p *Proxy) answer(ctx *fasthttp.RequestCtx, resp *fasthttp.Response, d *decision) {
+// has ended, or at once when the body is an endless stream. Fails when a short
+// body does not arrive.
+func (p *Proxy) answer(ctx *fasthttp.RequestCtx, resp *fasthttp.Response, d *decision) error {
 	out, conn, from := &ctx.Response, ctx.Conn().(*clientConn), resp.LocalAddr().(upstreamAddr).conn
 	conn.write.wanted = from.lastRead.Add(conn.idle)
 	resp.Header.CopyTo(&out.Header)
@@ -263,15 +271,28 @@ func (p *Proxy) answer(ctx *fasthttp.RequestCtx, resp *fasthttp.Response, d *dec
 		}
 	}
 	out.Header.ResetConnectionClose()
-	out.Header.Set(RouteHeader, string(d.arm))
+	out.Header.SetCanonical([]byte(RouteHeader), []byte(d.arm))
 	if resp.BodyStream() == nil {
 		d.tally.answered(resp.StatusCode())
 		fasthttp.ReleaseResponse(resp)
-		return
+		return nil
 	}
+	size := resp.Header.ContentLength()
 	endless := bytes.HasPrefix(resp.Header.ContentType(), []byte("text/event-stream"))
 	if endless {
 		d.tally.answered(resp.StatusCode())
+	}
+	if !endless && size >= 0 && size <= shortBody {
+		defer fasthttp.ReleaseResponse(resp)
+		data := slices.Grow(conn.short[:0], size)[:size]
+		conn.short = data
+		_, err := io.ReadFull(resp.BodyStream(), data)
+		if err = cmp.Or(err, resp.CloseBodyStream()); err != nil {
+			return err
+		}
+		d.tally.answered(resp.StatusCode())
+		out.SetBodyRaw(data)
+		return nil
 	}
 	body := &responseBody{
 		stream: resp.BodyStream(), resp: resp, out: &out.Header, tally: d.tally, status: resp.StatusCode(),
@@ -280,11 +301,11 @@ func (p *Proxy) answer(ctx *fasthttp.RequestCtx, resp *fasthttp.Response, d *dec
 	if endless {
 		p.watch(body)
 	}
-	size := resp.Header.ContentLength()
 	if out.ImmediateHeaderFlush = size < 0; size < 0 {
 		body.gather(from)
 	}
 	out.SetBodyStream(body, size)
+	return nil
 }
 
 // watch ends an endless stream that nobody reads any more, or that the proxy

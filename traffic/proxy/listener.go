@@ -43,6 +43,7 @@ type clientConn struct {
 	idle    time.Duration
 	holding bool // whether more is about to be written
 	held    []byte
+	short   []byte // the last short answer's body
 }
 
 func (c *clientConn) Write(b []byte) (int, error) {
