@@ -98,6 +98,8 @@ func (p *Proxy) unacceptable(h *fasthttp.RequestHeader) (refusal, bool) {
 	length, coding := false, false
 	for line := range bytes.Lines(h.RawHeaders()) {
 		switch {
+		case !bytes.HasSuffix(line, []byte("\r\n")):
+			return bareLF, true
 		case hasFold(line, "content-length:"):
 			length = true
 		case hasFold(line, "transfer-encoding:"):
@@ -113,6 +115,12 @@ func (p *Proxy) unacceptable(h *fasthttp.RequestHeader) (refusal, bool) {
 var ambiguous = refusal{
 	fasthttp.StatusBadRequest, headgate.CodeValidation, headgate.ClassSecuritySensitive,
 	"the length of the request body is ambiguous; send either Content-Length or Transfer-Encoding: chunked",
+}
+
+// A line that ends in LF alone is one line to some and a part of one to others.
+var bareLF = refusal{
+	fasthttp.StatusBadRequest, headgate.CodeValidation, headgate.ClassSecuritySensitive,
+	"a line of the request's header does not end in CR LF; end all of them so",
 }
 
 func hasFold(line []byte, prefix string) bool {
@@ -510,6 +518,10 @@ func refuse(ctx *fasthttp.RequestCtx, r refusal) {
 // unreadable answers what could not be parsed as a request.
 func unreadable(ctx *fasthttp.RequestCtx, err error) {
 	r := bodyRefusal(err)
+	if errors.Is(err, errBareLF) {
+		refuse(ctx, bareLF)
+		return
+	}
 	var small *fasthttp.ErrSmallBuffer
 	if errors.As(err, &small) {
 		r.status, r.message = fasthttp.StatusRequestHeaderFieldsTooLarge, "the request header is too large; send fewer or shorter header fields"

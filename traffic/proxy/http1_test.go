@@ -53,6 +53,12 @@ var ambiguous = map[string]string{
 	"bare return in a value": "POST / HTTP/1.1\r\nHost: x\r\nX: a\rTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
 	"null in a value":        "GET / HTTP/1.1\r\nHost: x\r\nX: a\x00b\r\n\r\n",
 	"the route as trailer":   "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTrailer: X-A, x-release-route\r\n\r\n0\r\nX-Release-Route: candidate\r\n\r\n",
+	"all lines end in LF":    "GET / HTTP/1.1\nHost: x\n\n",
+	"LF after CR LF":         "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\nhello",
+	"CR LF after LF":         "GET / HTTP/1.1\nHost: x\n\r\n",
+	"LF before a header":     "POST / HTTP/1.1\r\nHost: x\r\nX: a\nContent-Length: 5\r\n\r\nhello",
+	"LF in HTTP/1.0":         "GET / HTTP/1.0\n\n",
+	"LF in chunks":           "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\nhello\n0\n\n",
 	"no request":             "\x16\x03\x01\x02\x00\x01\x00\x01\r\n\r\n",
 }
 

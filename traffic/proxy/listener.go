@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"sync"
 	"time"
@@ -19,10 +20,15 @@ var http2Preface = []byte("PRI * HTTP/2.0")
 // writes at once.
 const maxHeld = 16 << 10
 
+// errBareLF is a header whose last lines end in LF alone. fasthttp would wait
+// for more of it.
+var errBareLF = errors.New("the header ends in LF instead of CR LF")
+
 // peekedConn is a connection whose first bytes have been looked at.
 type peekedConn struct {
 	net.Conn
 	head []byte // read already, to be read again
+	err  error  // what comes after it, if not the rest
 }
 
 func (c *peekedConn) Read(b []byte) (int, error) {
@@ -30,6 +36,9 @@ func (c *peekedConn) Read(b []byte) (int, error) {
 		n := copy(b, c.head)
 		c.head = c.head[n:]
 		return n, nil
+	}
+	if c.err != nil {
+		return 0, c.err
 	}
 	return c.Conn.Read(b)
 }
@@ -131,6 +140,9 @@ func (p *Proxy) classify(c net.Conn) {
 	if bytes.HasPrefix(head, http2Preface) {
 		p.http2.give(peeked)
 		return
+	}
+	if !bytes.Contains(head, []byte("\r\n\r\n")) && (bytes.Contains(head, []byte("\n\n")) || bytes.Contains(head, []byte("\n\r\n"))) {
+		peeked.err = errBareLF
 	}
 	cc.lazyConn = lazyConn{Conn: peeked, slack: p.slack()}
 	p.http1.give(cc)

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -157,6 +158,48 @@ func TestAnswerCutShortIsAnError(t *testing.T) {
 	}
 	_ = resp.Body.Close()
 	eventually(t, p, headgate.Stable, 1, 1)
+}
+
+// TestShortAnswerCutShortIsAnError knows it before anything is passed on.
+func TestShortAnswerCutShortIsAnError(t *testing.T) {
+	t.Parallel()
+	p, url := start(t, proxy.Config{Stable: serve(t, "v1", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "1000")
+		_, _ = w.Write(make([]byte, 500))
+		panic(http.ErrAbortHandler)
+	})})
+	resp, body := do(t, newClient(t), "POST", url, nil)
+	if resp.StatusCode != http.StatusBadGateway || !strings.Contains(body, headgate.CodeUnavailable) || resp.Header.Get("X-Release-Route") != "stable" {
+		t.Errorf("answered %d %s", resp.StatusCode, body)
+	}
+	eventually(t, p, headgate.Stable, 1, 1)
+}
+
+// TestAnswersOfEveryLength are those around the bounds up to which an answer is
+// passed on in one piece, on one connection.
+func TestAnswersOfEveryLength(t *testing.T) {
+	t.Parallel()
+	content := strings.Repeat("0123456789abcdef", 1<<10)
+	_, url := start(t, proxy.Config{Stable: serve(t, "v1", func(w http.ResponseWriter, r *http.Request) {
+		size, err := strconv.Atoi(r.URL.Query().Get("size"))
+		if err != nil {
+			t.Error(err)
+		}
+		w.Header().Set("Content-Length", strconv.Itoa(size))
+		w.Header().Set("X-Long", content[:size/2])
+		_, _ = io.WriteString(w, content[:size])
+	})})
+	client := newClient(t)
+	for _, size := range []int{0, 1, 4095, 4096, 4097, 8192, 16384, 512, 0, 2} {
+		resp, body := do(t, client, "GET", fmt.Sprintf("%s/?size=%d", url, size), nil)
+		if resp.StatusCode != http.StatusOK || body != content[:size] || resp.Header.Get("X-Long") != content[:size/2] || resp.ContentLength != int64(size) {
+			t.Errorf("of %d bytes, %d came with %v", size, len(body), resp.Status)
+		}
+		resp, body = do(t, client, "HEAD", fmt.Sprintf("%s/?size=%d", url, size), nil)
+		if resp.StatusCode != http.StatusOK || body != "" || resp.ContentLength != int64(size) {
+			t.Errorf("HEAD of %d bytes is answered with %v and %d bytes of %d", size, resp.Status, len(body), resp.ContentLength)
+		}
+	}
 }
 
 // TestBrokenChunkIsAnError sends it together with a good one, which the client
