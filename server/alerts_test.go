@@ -69,7 +69,7 @@ func next(t *testing.T, heard <-chan told) told {
 	select {
 	case got := <-heard:
 		return got
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("nobody was told")
 		return told{}
 	}
