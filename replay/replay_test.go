@@ -119,7 +119,7 @@ const smallSuite = `name: small
 sessions:
   - name: one
     steps:
-      - {name: get, method: GET, path: "/x?q={{project_id}}", timeout: 200ms}
+      - {name: get, method: GET, path: "/x?q={{project_id}}", timeout: 1m}
 `
 
 func load(t *testing.T, text string) replay.Suite {
@@ -139,14 +139,15 @@ func TestFailuresSayWhatHappened(t *testing.T) {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write([]byte(body))
 	}
-	poll := strings.Replace(smallSuite, "timeout: 200ms", "poll: {path: data.status, until: done, interval: 10ms, timeout: 100ms}", 1)
+	with := func(what string) string { return strings.Replace(smallSuite, "timeout: 1m", what, 1) }
+	const poll = "poll: {path: data.status, until: done, interval: 10ms, timeout: 1m}"
 	tests := []struct {
 		name, suite string
 		handler     http.HandlerFunc
 		says        string
 	}{
 		{"another status", smallSuite, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }, "status 500, expected [200]"},
-		{"no answer in time", smallSuite, func(http.ResponseWriter, *http.Request) { <-release }, "no answer within 200ms"},
+		{"no answer in time", with("timeout: 200ms"), func(http.ResponseWriter, *http.Request) { <-release }, "no answer within 200ms"},
 		{"a redirect is not followed", smallSuite, func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path != "/x" {
 				t.Error("followed")
@@ -162,13 +163,13 @@ func TestFailuresSayWhatHappened(t *testing.T) {
 			w.Header().Set("Content-Length", "100")
 			_, _ = w.Write([]byte("{"))
 		}, "connection failed"},
-		{"polled too long", poll, func(w http.ResponseWriter, _ *http.Request) { js(w, `{"data":{"status":"running"}}`) },
-			`data.status is "running" after 100ms`},
-		{"nothing to poll", poll, func(w http.ResponseWriter, _ *http.Request) { js(w, `{}`) }, "has no data.status"},
-		{"polling fails", poll, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(404) }, "status 404"},
-		{"nothing to capture", strings.Replace(smallSuite, "timeout: 200ms", "capture: {a: data.id}", 1),
+		{"polled too long", with(strings.Replace(poll, "1m", "5s", 1)), func(w http.ResponseWriter, _ *http.Request) { js(w, `{"data":{"status":"running"}}`) },
+			`data.status is "running" after 5s`},
+		{"nothing to poll", with(poll), func(w http.ResponseWriter, _ *http.Request) { js(w, `{}`) }, "has no data.status"},
+		{"polling fails", with(poll), func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(404) }, "status 404"},
+		{"nothing to capture", with("capture: {a: data.id}"),
 			func(w http.ResponseWriter, _ *http.Request) { js(w, `{"data":{"id":null}}`) }, "no data.id to capture as a"},
-		{"an object to capture", strings.Replace(smallSuite, "timeout: 200ms", "capture: {a: data}", 1),
+		{"an object to capture", with("capture: {a: data}"),
 			func(w http.ResponseWriter, _ *http.Request) { js(w, `{"data":{}}`) }, "not a single value"},
 	}
 	for _, tt := range tests {

@@ -232,7 +232,8 @@ func (p *plane) noneFailed(t *testing.T, since time.Time) {
 	_, candidate := p.users.between(headgate.Candidate, since, now)
 	lost, _ := p.users.between("", since, now)
 	if stable+candidate+lost > 0 {
-		t.Errorf("users got %d errors from stable, %d from the candidate, and %d times no answer", stable, candidate, lost)
+		t.Errorf("users got %d errors from stable, %d from the candidate, and %d times no answer:%.3000s",
+			stable, candidate, lost, p.users.failures(since))
 	}
 }
 

@@ -179,7 +179,7 @@ func noErrors(t *testing.T, u *users) {
 	for _, route := range []headgate.Arm{headgate.Stable, headgate.Candidate, ""} {
 		n, failed := u.between(route, time.Time{}, time.Now())
 		if failed > 0 || route == "" && n > 0 {
-			t.Errorf("users got %d errors of %d answers from %q", failed, n, route)
+			t.Errorf("users got %d errors of %d answers from %q:%.3000s", failed, n, route, u.failures(time.Time{}))
 		}
 	}
 }

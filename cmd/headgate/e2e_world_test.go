@@ -347,6 +347,7 @@ type answer struct {
 	asked  time.Time
 	route  string
 	status int
+	said   string // with a failure, for whoever reads that the test has failed
 }
 
 // users send requests through a proxy until the test ends.
@@ -403,13 +404,17 @@ func (u *users) ask(ctx context.Context, hc *http.Client, base string, tokens ma
 	resp, err := hc.Do(req)
 	if err != nil {
 		if ctx.Err() == nil {
-			u.note(answer{asked: asked})
+			u.note(answer{asked: asked, said: err.Error()})
 		}
 		return
 	}
 	defer resp.Body.Close()
-	_, _ = io.Copy(io.Discard, resp.Body) // only the header counts
-	u.note(answer{asked, resp.Header.Get(proxy.RouteHeader), resp.StatusCode})
+	body, _ := io.ReadAll(resp.Body) // only the header counts
+	a := answer{asked: asked, route: resp.Header.Get(proxy.RouteHeader), status: resp.StatusCode}
+	if a.status >= 500 {
+		a.said = string(body)
+	}
+	u.note(a)
 }
 
 func (u *users) note(a answer) {
@@ -433,6 +438,19 @@ func (u *users) between(route headgate.Arm, from, to time.Time) (n, failed int) 
 		}
 	}
 	return n, failed
+}
+
+// failures are what users were told since a time who were not served.
+func (u *users) failures(since time.Time) string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	var b strings.Builder
+	for _, a := range u.all {
+		if a.said != "" && !a.asked.Before(since) {
+			fmt.Fprintf(&b, "\n%s %q %d %.300s", a.asked.Format("15:04:05.000"), a.route, a.status, a.said)
+		}
+	}
+	return b.String()
 }
 
 // last is when a user asked to whom a route answered, the latest.
