@@ -254,9 +254,17 @@ func newValveAt(t *testing.T, host, target string, delay time.Duration) *valve {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Each user has a connection, as with the proxy: a service ends one whose
+	// request is late, and a busy machine is late on new ones.
+	transport := &http.Transport{MaxIdleConnsPerHost: 24}
+	t.Cleanup(transport.CloseIdleConnections)
 	reverse := &httputil.ReverseProxy{
-		Rewrite:      func(r *httputil.ProxyRequest) { r.SetURL(to); r.Out.Host = r.In.Host },
-		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) },
+		Transport: transport,
+		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(to); r.Out.Host = r.In.Host },
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+			w.WriteHeader(http.StatusBadGateway)
+			_, _ = io.WriteString(w, err.Error())
+		},
 	}
 	return startValveAt(t, host, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		time.Sleep(delay)
