@@ -103,9 +103,11 @@ func (a *app) printError(err error) {
 
 func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
-		Use:           "headgate",
-		Short:         "No evidence, no release",
-		Long:          "Headgate watches a service, judges each release on evidence, moves traffic to it step by step,\nrolls it back by itself, and leaves a signed record that anyone can verify.",
+		Use:   "headgate",
+		Short: "No evidence, no release",
+		Long: "Headgate watches a service, judges each release on evidence, moves traffic to it step by step,\nrolls it back by itself, and leaves a signed record that anyone can verify.\n\n" +
+			"To see it work: headgate demo. For a service of your own: headgate config check headgate.yaml, headgate serve,\n" +
+			"headgate release run. When a release hurts users now: headgate release list, headgate release abort.",
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },

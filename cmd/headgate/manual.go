@@ -15,9 +15,9 @@ import (
 // newSteerCommands are the ways to steer a canary by hand.
 func newSteerCommands(a *app) []*cobra.Command {
 	return []*cobra.Command{
-		newReleaseActCommand(a, "pause", "Keep a canary from being promoted until it is resumed; it is judged on", (*client.Client).Pause),
-		newReleaseActCommand(a, "resume", "Let a paused release go on", (*client.Client).Resume),
-		newReleaseActCommand(a, "promote", "End a canary that nothing speaks against in the candidate's favour", (*client.Client).Promote),
+		newReleaseActCommand(a, "pause", "Keep a canary from being promoted until it is resumed; judging goes on, and a failure still rolls back", (*client.Client).Pause),
+		newReleaseActCommand(a, "resume", "End a pause; a canary that passed meanwhile is promoted", (*client.Client).Resume),
+		newReleaseActCommand(a, "promote", "Promote a canary now, before it has proved enough; refused when anything speaks against it", (*client.Client).Promote),
 		newReleaseShareCommand(a),
 		newReleaseRollbackCommand(a),
 	}
@@ -80,7 +80,7 @@ func rollbackLines(r client.Release) []string {
 
 func newReleaseShareCommand(a *app) *cobra.Command {
 	var share float64
-	c := newReleaseActCommand(a, "share", "Set a canary's share, below its judge's limit",
+	c := newReleaseActCommand(a, "share", "Set a canary's share of traffic; a limit that the judge set still holds",
 		func(cl *client.Client, ctx context.Context, id, reason string) (client.Release, error) {
 			return cl.SetShare(ctx, id, share, reason)
 		})

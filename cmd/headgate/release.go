@@ -20,8 +20,8 @@ import (
 func newReleaseCommand(a *app) *cobra.Command {
 	c := group("release", "Run, watch and steer releases",
 		newReleaseRunCommand(a), newReleaseListCommand(a), newReleaseShowCommand(a), newReleaseWatchCommand(a),
-		newReleaseActCommand(a, "approve", "Let a release that waits for a person go on", (*client.Client).Approve),
-		newReleaseActCommand(a, "abort", "Stop a release; under user traffic that is a rollback", (*client.Client).Abort),
+		newReleaseActCommand(a, "approve", "Approve a release, or its next tier, that waits for a person", (*client.Client).Approve),
+		newReleaseActCommand(a, "abort", "Stop a release that runs; if users meet it, it is rolled back", (*client.Client).Abort),
 		newReleaseOverrideCommand(a), newReleaseReportCommand(a))
 	c.AddCommand(newSteerCommands(a)...)
 	return c

@@ -16,7 +16,7 @@ func newWatchdogCommand(a *app) *cobra.Command {
 	var verbose bool
 	c := &cobra.Command{
 		Use:   "watchdog",
-		Short: "Take a candidate's weight back when the control plane is gone",
+		Short: "Kubernetes weights only: put all traffic on stable when the control plane is gone",
 		Long: "Watch the lease of a service whose Kubernetes HTTPRoute splits by weights, and give stable all weight when nobody renews it.\n" +
 			"Run it apart from the control plane, which may die. It is best effort: it helps only while it runs and reaches the API server.\n" +
 			"A service behind Headgate's proxies needs none.",
