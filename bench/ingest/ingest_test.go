@@ -44,8 +44,9 @@ const (
 
 // benchSpans makes a batch of spans of 20 attributes such as a service sends:
 // four identify the request, four are numbers that hardly repeat, one names one
-// of many customers and the rest have few values. No batch repeats another.
-func benchSpans(r *rand.Rand) ptrace.Traces {
+// of many customers and the rest have few values. No batch repeats another. All
+// of them or none have failed, with one of twenty error codes.
+func benchSpans(r *rand.Rand, failing bool) ptrace.Traces {
 	td := ptrace.NewTraces()
 	rs := td.ResourceSpans().AppendEmpty()
 	res := rs.Resource().Attributes()
@@ -79,6 +80,10 @@ func benchSpans(r *rand.Rand) ptrace.Traces {
 		a.PutStr("request_id", "req_"+trace.String()[:20])
 		a.PutStr("job_id", "job_"+trace.String()[12:])
 		a.PutStr("error_code", "")
+		if failing {
+			s.Status().SetCode(ptrace.StatusCodeError)
+			a.PutStr("error_code", "CODE_"+strconv.Itoa(r.IntN(20)))
+		}
 		a.PutStr("customer", "customer-"+strconv.Itoa(r.IntN(100_000)))
 		for _, k := range []string{"http.request.body.size", "http.response.body.size", "db.rows", "queue.wait_us"} {
 			a.PutInt(k, r.Int64N(100_000))
@@ -163,10 +168,10 @@ func run(b *testing.B, r *otlp.Receiver, path string, body func() []byte, finish
 	return used
 }
 
-func spanBodies(b *testing.B) func() []byte {
+func spanBodies(b *testing.B, failing bool) func() []byte {
 	r := rand.New(rand.NewPCG(1, 2))
 	return func() []byte {
-		body, err := ptraceotlp.NewExportRequestFromTraces(benchSpans(r)).MarshalProto()
+		body, err := ptraceotlp.NewExportRequestFromTraces(benchSpans(r, failing)).MarshalProto()
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -209,22 +214,27 @@ func BenchmarkSpans(b *testing.B) {
 	}
 	b.Run("drop", func(b *testing.B) {
 		drop = 0
-		used := run(b, &otlp.Receiver{Traces: noTelemetry{}}, "/v1/traces", spanBodies(b), nil)
+		used := run(b, &otlp.Receiver{Traces: noTelemetry{}}, "/v1/traces", spanBodies(b, false), nil)
 		report(b, used)
 		drop = float64(used.Nanoseconds()) / float64(b.N*benchBatch)
 	})
-	b.Run("blocks", func(b *testing.B) {
-		dir := b.TempDir()
-		store, err := events.Open(dir, events.Options{})
-		if err != nil {
-			b.Fatal(err)
-		}
-		report(b, run(b, &otlp.Receiver{Traces: store}, "/v1/traces", spanBodies(b), store.Compact))
-		if err := store.Close(); err != nil {
-			b.Fatal(err)
-		}
-		b.ReportMetric(float64(diskBytes(b, dir))/float64(b.N*benchBatch), "disk-B/span")
-	})
+	for _, spans := range []struct {
+		name    string
+		failing bool
+	}{{"blocks", false}, {"blocks-all-failing", true}} {
+		b.Run(spans.name, func(b *testing.B) {
+			dir := b.TempDir()
+			store, err := events.Open(dir, events.Options{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			report(b, run(b, &otlp.Receiver{Traces: store}, "/v1/traces", spanBodies(b, spans.failing), store.Compact))
+			if err := store.Close(); err != nil {
+				b.Fatal(err)
+			}
+			b.ReportMetric(float64(diskBytes(b, dir))/float64(b.N*benchBatch), "disk-B/span")
+		})
+	}
 	for _, rival := range []struct {
 		name string
 		open func(b *testing.B, dir string) rival
@@ -232,7 +242,7 @@ func BenchmarkSpans(b *testing.B) {
 		b.Run(rival.name, func(b *testing.B) {
 			dir := b.TempDir()
 			store := rival.open(b, dir)
-			report(b, run(b, &otlp.Receiver{Traces: store}, "/v1/traces", spanBodies(b), store.Close))
+			report(b, run(b, &otlp.Receiver{Traces: store}, "/v1/traces", spanBodies(b, false), store.Close))
 			b.ReportMetric(float64(diskBytes(b, dir))/float64(b.N*benchBatch), "disk-B/span")
 		})
 	}

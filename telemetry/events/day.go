@@ -152,6 +152,23 @@ func insert(tx *sql.Tx, b *newBlock) error {
 	return err
 }
 
+func insertErrors(tx *sql.Tx, rows []errorRow) error {
+	if len(rows) == 0 {
+		return nil
+	}
+	stmt, err := tx.Prepare(insertError)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = stmt.Close() }() // the transaction tells what went wrong
+	for _, e := range rows {
+		if _, err := stmt.Exec(e.code, e.time, e.tenant, e.service, e.version, e.name, e.trace, e.raw); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // insert commits a group of batches.
 func (d *day) insert(group []*write) error {
 	d.writing.Lock()
@@ -167,10 +184,8 @@ func (d *day) insert(group []*write) error {
 			return err
 		}
 		added = append(added, w.block.block)
-		for _, e := range w.errors {
-			if _, err := tx.Exec(insertError, e.code, e.time, e.tenant, e.service, e.version, e.name, e.trace, e.raw); err != nil {
-				return err
-			}
+		if err := insertErrors(tx, w.errors); err != nil {
+			return err
 		}
 	}
 	if err := tx.Commit(); err != nil {

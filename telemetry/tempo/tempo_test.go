@@ -85,10 +85,7 @@ func serve(t *testing.T, answers map[string][]byte) *server {
 
 func tempoServer(t *testing.T) *server {
 	t.Helper()
-	body, err := new(ptrace.ProtoMarshaler).MarshalTraces(document(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	body := read(t, "tempo-trace.pb")
 	return serve(t, map[string][]byte{
 		"/tempo/api/search":                                     read(t, "tempo-search.json"),
 		"/tempo/api/traces/" + traceID:                          body,
@@ -198,6 +195,36 @@ func TestWhatTempoIsAsked(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// What Tempo says to a query without a match, to one that it does not
+// understand and to a trace id that it does not have.
+func TestWhatTempoAnswersOtherwise(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		status int
+		answer []byte
+		q      telemetry.Query
+		want   string
+	}{
+		{http.StatusOK, read(t, "tempo-search-none.json"), telemetry.Query{RequestID: "nobody", TenantID: "acme"}, ""},
+		{http.StatusNotFound, []byte("trace not found"), telemetry.Query{TraceID: other}, ""},
+		{http.StatusBadRequest, read(t, "tempo-bad-query.txt"), telemetry.Query{RequestID: "req_1"}, "refuses the query (status 400): invalid TraceQL query: parse error at line 1, col 17"},
+	} {
+		h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(tt.status)
+			_, _ = w.Write(tt.answer)
+		}))
+		t.Cleanup(h.Close)
+		f, err := tempo.New(h.URL, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found, err := f.Find(t.Context(), tt.q)
+		if len(found) > 0 || (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%+v: %v, %v; want %q", tt.q, found, err, tt.want)
+		}
 	}
 }
 
