@@ -126,6 +126,9 @@ type Canary struct {
 	// is no telling.
 	Remaining float64           `json:"remaining_s"`
 	Breaches  []headgate.Breach `json:"breaches,omitempty"`
+	// Evict is the tenant from which nearly all that speaks against the
+	// candidate comes, empty when it is not one alone.
+	Evict string `json:"evict,omitempty"`
 }
 
 // Totals are one arm's requests and errors so far.

@@ -142,6 +142,9 @@ func liveLines(r client.Release, message string, now time.Time) []liveLine {
 		lines = append(lines, liveLine{fmt.Sprintf("  candidate %s requests, %s failed   stable %s, %s failed",
 			thousands(c.Candidate.Requests), thousands(c.Candidate.Errors), thousands(c.Stable.Requests), thousands(c.Stable.Errors)), plain})
 	}
+	if c := r.Canary; c != nil && c.Evict != "" {
+		lines = append(lines, liveLine{fmt.Sprintf("  nearly all of the candidate's errors are those of tenant %s", printable(c.Evict)), yellow})
+	}
 	if len(r.Tiers) > 1 {
 		lines = append(lines, liveLine{tierLine(r.Tiers), plain})
 	}

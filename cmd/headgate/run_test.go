@@ -280,7 +280,7 @@ func TestLiveDisplay(t *testing.T) {
 		{Stage: headgate.StageTest, Verdict: headgate.Fail, Reasons: []string{"X"}, StartedAt: start, EndedAt: start.Add(time.Second)},
 		{Stage: headgate.StageCanary, StartedAt: start.Add(2 * time.Minute)},
 	}
-	r.Canary = &client.Canary{Verdict: headgate.Insufficient, Reason: "too few requests", Remaining: 42, Stable: client.Totals{Requests: 12345, Errors: 1}}
+	r.Canary = &client.Canary{Verdict: headgate.Insufficient, Reason: "too few requests", Remaining: 42, Evict: "acme", Stable: client.Totals{Requests: 12345, Errors: 1}}
 	var got []string
 	for _, l := range liveLines(r, "something happened", start.Add(3*time.Minute)) {
 		got = append(got, l.text)
@@ -293,6 +293,7 @@ func TestLiveDisplay(t *testing.T) {
 		"  ▸  canary     1m00s  insufficient: too few requests",
 		"  ·  full", "  ·  feedback",
 		"  candidate 0 requests, 0 failed   stable 12,345, 1 failed",
+		"  nearly all of the candidate's errors are those of tenant acme",
 		"  10 % of traffic on the candidate   12 signed statements   about 42s left",
 		"  something happened",
 	}
