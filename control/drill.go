@@ -119,7 +119,7 @@ func (p *Plane) DrillRollback(ctx context.Context, who access.Identity, service,
 
 // drill ends with ctx, too.
 func (p *Plane) drill(ctx context.Context, who access.Identity, service, reason string) (Drill, error) {
-	if err := giveReason(reason); err != nil {
+	if err := giveReason(&reason); err != nil {
 		return Drill{}, err
 	}
 	s, err := p.Service(service)

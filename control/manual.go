@@ -3,11 +3,13 @@ package control
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/headgate/headgate"
 	"github.com/headgate/headgate/access"
 	"github.com/headgate/headgate/pipeline"
+	"github.com/headgate/headgate/telemetry"
 )
 
 // CodeNotInCanary is the error of steering a release whose canary is over or
@@ -58,7 +60,7 @@ func (p *Plane) Promote(ctx context.Context, who access.Identity, id, reason str
 
 // steer tells the pipeline what a person wants of a canary, present or to come.
 func (p *Plane) steer(ctx context.Context, who access.Identity, id string, f pipeline.Fact) error {
-	if err := giveReason(f.Reason); err != nil {
+	if err := giveReason(&f.Reason); err != nil {
 		return err
 	}
 	rec, err := p.release(ctx, who, id)
@@ -91,10 +93,21 @@ func notInCanary(rec pipeline.Record, why string) error {
 // maxReason bounds why somebody did something, in bytes.
 const maxReason = 1000
 
-// giveReason is REQ_VALIDATION_FAILED unless somebody says why.
-func giveReason(reason string) error {
-	if strings.TrimSpace(reason) == "" || len(reason) > maxReason {
+// giveReason is REQ_VALIDATION_FAILED unless somebody says why. A secret in it
+// is taken out: the audit log keeps it for good and shows it to everybody.
+func giveReason(reason *string) error {
+	if strings.TrimSpace(*reason) == "" || len(*reason) > maxReason {
 		return headgate.Invalidf("say why in at most %d bytes: a reason is kept in the audit log", maxReason)
 	}
+	*reason = withoutSecrets(*reason)
 	return nil
 }
+
+// withoutSecrets is what somebody wrote, with [telemetry.Redacted] in place of
+// the secrets.
+func withoutSecrets(said string) string {
+	clean, _ := telemetry.NewRedactor(passwordInURL).Text(said)
+	return clean
+}
+
+var passwordInURL = regexp.MustCompile(`://[^/\s:@]*:(?P<s>[^/\s@]+)@`)

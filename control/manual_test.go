@@ -1,6 +1,7 @@
 package control_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -135,5 +136,31 @@ func TestManualControlIsRefused(t *testing.T) {
 				t.Errorf("%v, want %q", err, tt.want)
 			}
 		})
+	}
+}
+
+// What people write beside what they do is kept for good and shown to
+// everybody; a secret in it is not.
+func TestSecretsThatPeopleWriteAreNotKept(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, nil)
+	const token = "ghp_1234567890abcdefABCDEF1234567890abcd"
+	v, err := f.CreateRelease(t.Context(), operator, control.ReleaseRequest{
+		ID: "rel-1", Version: "v2", Digest: digest("a"), CandidateURL: "http://127.0.0.1:9",
+		Source: headgate.Source{Author: "bob " + token, Link: "https://bob:Hunter2SECRET@ci.example/job"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Abort(t.Context(), operator, "rel-1", "password=Hunter2SECRET at postgres://bob:Hunter2SECRET@db with "+token); err != nil {
+		t.Fatal(err)
+	}
+	rows, err := f.Events(t.Context(), operator, "rel-1", 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := fmt.Sprint(v, rows, f.facts(t))
+	if strings.Contains(said, token) || strings.Contains(said, "Hunter2SECRET") || !strings.Contains(said, "postgres://bob:[REDACTED]@db") {
+		t.Errorf("kept: %s", said)
 	}
 }

@@ -99,7 +99,7 @@ func checkOverride(who access.Identity, req OverrideRequest) error {
 		return headgate.Errorf(CodeOverrideForbidden, headgate.ClassSecuritySensitive,
 			"only quality, performance, cost, rollout, rollback and ops can be overridden; security and the replay never")
 	}
-	if err := giveReason(req.Reason); err != nil {
+	if err := giveReason(&req.Reason); err != nil {
 		return err
 	}
 	if req.Expires <= 0 || req.Expires > MaxOverride {

@@ -79,7 +79,7 @@ func (p *Plane) ReleaseQuarantine(ctx context.Context, who access.Identity, serv
 	if err := who.May(access.Approver); err != nil {
 		return Quarantined{}, err
 	}
-	if err := giveReason(reason); err != nil {
+	if err := giveReason(&reason); err != nil {
 		return Quarantined{}, err
 	}
 	q, err := p.quarantined(ctx, who, service, digest)

@@ -98,7 +98,7 @@ func (p *Plane) CreateRelease(ctx context.Context, who access.Identity, req Rele
 		return View{}, err
 	}
 	rel := headgate.Release{
-		ID: req.ID, Service: s.Name, TenantID: who.TenantID, Version: req.Version, Changes: req.Changes, Source: req.Source,
+		ID: req.ID, Service: s.Name, TenantID: who.TenantID, Version: req.Version, Changes: req.Changes, Source: headgate.Source{Commit: req.Source.Commit, Author: withoutSecrets(req.Source.Author), Link: withoutSecrets(req.Source.Link)},
 		Digest: req.Digest, StagingURL: req.StagingURL, CandidateURL: req.CandidateURL, HighRisk: req.HighRisk,
 	}
 	if rel.ID == "" {
@@ -415,6 +415,9 @@ func shorten(text string) string {
 // Approve lets a release that waits for a person go on. It is
 // NOTHING_TO_APPROVE when [pipeline.CheckApproval] says so.
 func (p *Plane) Approve(ctx context.Context, who access.Identity, id, reason string) error {
+	if err := giveReason(&reason); err != nil {
+		return err
+	}
 	seen := p.o.Now().UTC() // of what is approved: a tier that begins later is not
 	rec, err := p.release(ctx, who, id)
 	if err != nil {
@@ -444,7 +447,7 @@ func (p *Plane) Abort(ctx context.Context, who access.Identity, id, reason strin
 }
 
 func (p *Plane) stop(ctx context.Context, who access.Identity, rec *pipeline.Record, kind pipeline.FactKind, reason string) error {
-	if err := giveReason(reason); err != nil {
+	if err := giveReason(&reason); err != nil {
 		return err
 	}
 	told := fmt.Sprintf("%s_requested", kind)
@@ -463,6 +466,7 @@ func (p *Plane) signal(ctx context.Context, id string, f pipeline.Fact, ev headg
 	if f.At.IsZero() {
 		f.At = ev.Time
 	}
+	f.Summary = withoutSecrets(f.Summary)
 	if err := p.o.Store.Signal(ctx, id, f, ev); err != nil {
 		return err
 	}

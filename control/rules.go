@@ -245,7 +245,7 @@ func (p *Plane) ApproveRules(ctx context.Context, who access.Identity, service, 
 	if err := ruleKeeper(who); err != nil {
 		return RuleChange{}, err
 	}
-	if err := giveReason(reason); err != nil {
+	if err := giveReason(&reason); err != nil {
 		return RuleChange{}, err
 	}
 	all, err := p.o.Store.RuleChanges(ctx)

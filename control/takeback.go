@@ -29,7 +29,7 @@ const ReasonTakenBack = "TAKEN_BACK"
 // what was stable before. While it is being taken back already, the request
 // joins. One that users do not meet is RELEASE_NOT_IN_FORCE.
 func (p *Plane) RollBack(ctx context.Context, who access.Identity, id, reason string) (View, error) {
-	if err := giveReason(reason); err != nil {
+	if err := giveReason(&reason); err != nil {
 		return View{}, err
 	}
 	rec, err := p.release(ctx, who, id)

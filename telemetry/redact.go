@@ -340,6 +340,9 @@ var maskedValue = regexp.MustCompile(`(?i)^(?:(?:bearer|basic)\s+)?[\[<({]?(?:re
 
 func masked(s string) bool { return maskedValue.MatchString(strings.TrimSpace(s)) }
 
+// Text returns s without its secrets, and how many there were.
+func (r *Redactor) Text(s string) (clean string, hits int64) { return r.text(s) }
+
 func (r *Redactor) text(s string) (clean string, hits int64) {
 	if len(s) >= minSecret {
 		mask := awake(s)
