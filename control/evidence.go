@@ -107,7 +107,17 @@ func (p *Plane) rawBlob(ctx context.Context, name, format string, tool evidence.
 			"%s has %d MiB, an evidence file may have %d; send a summary", name, len(b)>>20, maxBlob>>20)
 	}
 	digest, err := p.o.Blobs.Put(ctx, b)
+	err = outage(err)
 	return evidence.Input{Name: name, Digest: digest, Size: int64(len(b)), Format: format, Tool: tool}, err
+}
+
+// outage marks what is wrong with one of the server's own stores for now: the
+// release is not to blame.
+func outage(err error) error {
+	if err != nil && headgate.AsError(err).Class == headgate.ClassTransient {
+		return fmt.Errorf("%w: %w", pipeline.ErrOutage, err)
+	}
+	return err
 }
 
 // judged is a gate's result with what it rests on.

@@ -42,6 +42,8 @@ type fixture struct {
 	now     time.Time
 	figures *figures
 	audit   []telemetry.Event
+	// away is true while the evidence files cannot be written.
+	away atomic.Bool
 	// silent is the version whose telemetry stopped a minute ago.
 	silent  string
 	service *things
@@ -128,7 +130,7 @@ func (f *fixture) plane(t *testing.T, rules gate.RuleSet) *control.Plane {
 		t.Fatal(err)
 	}
 	return control.New(control.Options{
-		Settings: config.DefaultSettings(), Store: f.db, Log: evidence.NewLog(f.db.EvidenceLog(), keys), Blobs: blobs,
+		Settings: config.DefaultSettings(), Store: f.db, Log: evidence.NewLog(f.db.EvidenceLog(), keys), Blobs: bucket{blobs, &f.away},
 		Rules: map[string]gate.RuleSet{"": rules}, Dictionary: dict, Figures: f.figures, Stories: silence{audit: &f.audit},
 		Freshness: func(_, version string) (time.Time, bool) {
 			if version == f.silent {
@@ -139,6 +141,19 @@ func (f *fixture) plane(t *testing.T, rules gate.RuleSet) *control.Plane {
 		Notify: func(headgate.Event) {}, Version: "test", Logger: slog.New(slog.DiscardHandler),
 		Now: func() time.Time { return f.now },
 	})
+}
+
+// bucket keeps evidence files unless it is away.
+type bucket struct {
+	evidence.Blobs
+	away *atomic.Bool
+}
+
+func (b bucket) Put(ctx context.Context, content []byte) (string, error) {
+	if b.away.Load() {
+		return "", headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient, "the bucket does not answer")
+	}
+	return b.Blobs.Put(ctx, content)
 }
 
 // silence are logs and spans that tell nothing but an audit log.

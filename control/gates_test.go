@@ -2,6 +2,7 @@ package control_test
 
 import (
 	"encoding/json"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -184,5 +185,29 @@ func TestEndedReleaseTakesNoReports(t *testing.T) {
 	}
 	if docs, err := f.db.Documents(t.Context(), "report", "rel-1"); err != nil || len(docs) != 0 {
 		t.Errorf("%d reports were kept, %v", len(docs), err)
+	}
+}
+
+// While the evidence bucket is away no gate is judged, and the release is not to
+// blame; once it is back, the gates are judged as if nothing had been.
+func TestNoGateIsJudgedWithoutItsEvidence(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, nil)
+	rec := f.atGateD(t, "rel-1")
+	f.probe(t, rec)
+	f.reports(t, "rel-1")
+	f.now = f.now.Add(time.Minute)
+	f.away.Store(true)
+	for range 5 {
+		if res, err := f.GateD(t.Context(), rec); !errors.Is(err, pipeline.ErrOutage) || headgate.AsError(err).Message != "the bucket does not answer" {
+			t.Fatalf("%+v, %v", res, err)
+		}
+	}
+	if d := f.lastDecision(t, headgate.GateQuality); d.Gate != "" {
+		t.Errorf("a gate was judged without its files: %+v", d)
+	}
+	f.away.Store(false)
+	if res := f.gateD(t, rec); res.Verdict != headgate.Pass {
+		t.Errorf("afterwards: %+v", res)
 	}
 }

@@ -55,7 +55,7 @@ func (p *Plane) measure(ctx context.Context, in *gate.Input, scope dictionary.Sc
 		}
 		v, ok, err := p.o.Figures.Number(ctx, q, at)
 		if err != nil {
-			return nil, err
+			return nil, outage(err)
 		}
 		origin := gate.Origin{Source: q, Window: window(scope.Window)}
 		if !ok || math.IsNaN(v) {
@@ -81,7 +81,7 @@ func (p *Plane) samples(ctx context.Context, figure string, scope dictionary.Sco
 	}
 	v, ok, err := p.o.Figures.Number(ctx, q, at)
 	if err != nil || !ok || math.IsNaN(v) {
-		return nil, err
+		return nil, outage(err)
 	}
 	n := int64(math.Round(v))
 	return &n, nil

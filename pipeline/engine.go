@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -17,6 +18,10 @@ import (
 // maxAttempts is how often a stage that could not be judged is tried before
 // the release is blocked.
 const maxAttempts = 3
+
+// maxOutage is how long a stage waits for the end of an outage, beyond its own
+// deadline when that comes sooner.
+const maxOutage = time.Hour
 
 // Options configure an [Engine]. Every field without a default is required.
 type Options struct {
@@ -288,6 +293,10 @@ func (e *Engine) runStoppable(ctx context.Context, runner Runner, r Record) (res
 
 // settle turns a runner's answer into the next state.
 func (e *Engine) settle(ctx context.Context, r Record, now time.Time, res Result, err error) error {
+	if errors.Is(err, ErrOutage) {
+		return e.waitForOutage(ctx, r, now, err)
+	}
+	r.State.OutageSince = time.Time{}
 	switch {
 	case err != nil && r.Attempt >= maxAttempts:
 		e.o.Log.ErrorContext(ctx, "stage could not be judged", slog.String("release_id", r.ID), slog.Any("error", err))
@@ -324,6 +333,26 @@ func (e *Engine) settle(ctx context.Context, r Record, now time.Time, res Result
 		}
 		return e.finish(ctx, r, now, step{outcome: headgate.Blocked, verdict: res.Verdict, reasons: reasons, message: res.Summary})
 	}
+}
+
+// waitForOutage leaves the stage as it was, to be tried again soon. No attempt
+// is used up.
+func (e *Engine) waitForOutage(ctx context.Context, r Record, now time.Time, cause error) error {
+	c := Commit{Record: r, ClaimedGen: r.Gen}
+	// A replay is a load on staging, so a long outage is looked at more rarely.
+	wait := min(now.Sub(r.State.OutageSince)/4, 30*time.Second)
+	if r.State.OutageSince.IsZero() {
+		wait = 0
+		e.o.Log.WarnContext(ctx, "stage waits for the end of an outage", slog.String("release_id", r.ID), slog.Any("error", cause))
+		c.Record.State.OutageSince = now
+		c.Record.State.Note = fmt.Sprintf("waits since %s, nothing can be judged without it: %s", now.UTC().Format(time.RFC3339), headgate.AsError(cause).Message)
+		c.Events = []headgate.Event{event(r, now, "stage_waiting", headgate.Broken, c.Record.State.Note)}
+		if limit := now.Add(maxOutage); r.Stage != headgate.StageCanary && !r.DeadlineAt.IsZero() && r.DeadlineAt.Before(limit) {
+			c.Record.DeadlineAt = limit
+		}
+	}
+	c.Record.NextRunAt = now.Add(max(wait, e.o.Sweep))
+	return e.o.Store.Commit(ctx, c)
 }
 
 // advance closes the stage as passed and enters the next one; after the last

@@ -3,6 +3,7 @@ package pipeline_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -504,5 +505,47 @@ func TestShareIsUnconfirmedWhileARouterIsSilent(t *testing.T) {
 	down(false)
 	if r := w.awaitDone("good"); !confirmed(r) || r.State.Share != 0 {
 		t.Errorf("%v, %q", r.State.Share, r.State.Unconfirmed)
+	}
+}
+
+// An outage of the control plane's own is no fault of the release: it waits
+// longer than a runner's error, and says for what.
+func TestOutageIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	for _, stage := range []headgate.Stage{headgate.StageContract, headgate.StageReplay, headgate.StageGateD, headgate.StageRollout} {
+		t.Run(string(stage), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			var back atomic.Bool
+			var asked atomic.Int64
+			w.runners[stage] = func(context.Context, pipeline.Record) (pipeline.Result, error) {
+				if asked.Add(1); !back.Load() {
+					return pipeline.Result{}, fmt.Errorf("%w: %w", pipeline.ErrOutage,
+						headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient, "the bucket does not answer"))
+				}
+				return pipeline.Result{Verdict: headgate.Pass}, nil
+			}
+			w.start()
+			w.create("good", func(_ *headgate.Release, p *pipeline.Plan) {
+				p.StageTimeout = map[headgate.Stage]time.Duration{stage: time.Minute}
+			})
+			r := w.await("good", "more tries than an error gets", func(pipeline.Record) bool { return asked.Load() > 5 })
+			if r.Stage != stage || r.Attempt != 1 || w.router.met("good") {
+				t.Fatalf("in the outage: %s, attempt %d, met users %v", r.Stage, r.Attempt, w.router.met("good"))
+			}
+			since := r.State.OutageSince
+			if note := r.State.Note; !strings.Contains(note, "waits since "+since.UTC().Format(time.RFC3339)) || !strings.Contains(note, "the bucket does not answer") {
+				t.Errorf("it says %q", note)
+			}
+			if limit := r.DeadlineAt.Sub(since); limit != time.Hour {
+				t.Errorf("it waits for %s", limit)
+			}
+			back.Store(true)
+			r = w.awaitDone("good")
+			w.wantOutcome(r, headgate.Promoted, "")
+			if !r.State.OutageSince.IsZero() {
+				t.Errorf("the outage is still on: %s", r.State.OutageSince)
+			}
+		})
 	}
 }

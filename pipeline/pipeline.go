@@ -16,6 +16,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/headgate/headgate"
@@ -142,6 +143,8 @@ type State struct {
 	// Canary is the judge's last decision. Its verdict decides between rolled
 	// back and inconclusive when time runs out.
 	Canary *canary.Decision `json:"canary,omitempty"`
+	// OutageSince is when the stage first met the outage that it is in.
+	OutageSince time.Time `json:"outage_since,omitzero"`
 	// Note tells a person what the release waits for.
 	Note string `json:"note,omitempty"`
 	// Rollback is set in phase rolling_back.
@@ -289,6 +292,11 @@ type Result struct {
 	// seconds.
 	Waiting string
 }
+
+// ErrOutage marks a runner's error of which the release is innocent: a store of
+// the control plane's own does not answer. The stage is tried again until it
+// does, for an hour at most.
+var ErrOutage = errors.New("an outage of the control plane's own")
 
 // Runner judges one automatic stage of a release. It is called at least once
 // per (release, stage, attempt) and must be idempotent. An error means that
