@@ -552,7 +552,8 @@ def trusted(given):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(usage="verify.py BUNDLE.zip [--key KEY|FILE]... [--checkpoint FILE]", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle")
     parser.add_argument("--key", action="append", default=[], help="a public key that you trust, or a file of them (repeatable)")
     parser.add_argument("--checkpoint", help="a file with a checkpoint that you kept")

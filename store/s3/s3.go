@@ -211,5 +211,5 @@ func (b *Blobs) failure(what string, cause error) error {
 			"cannot %s: bucket %q is full; free some space or raise its quota", what, b.config.Bucket).Wrap(cause)
 	}
 	return headgate.Errorf(headgate.CodeUnavailable, headgate.ClassTransient,
-		"cannot %s: bucket %q does not answer as it should (%w); check that %s is right and reachable", what, b.config.Bucket, cause, b.config.Endpoint)
+		"cannot %s: bucket %q does not answer as it should; check that %s is right and reachable (%w)", what, b.config.Bucket, b.config.Endpoint, cause)
 }
