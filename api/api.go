@@ -6,6 +6,7 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -142,7 +143,38 @@ func unmarshal(data []byte, v any) error {
 	if mistyped, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && mistyped.Field != "" {
 		return fmt.Errorf("expected %s at %q", mistyped.Type.Kind(), mistyped.Field)
 	}
+	if _, checked := v.(*any); err == nil && !checked && repeats(json.NewDecoder(bytes.NewReader(data))) {
+		return errors.New("expected every member of an object once, and one stands twice in it")
+	}
 	return err
+}
+
+// repeats reports whether an object of the next value, which is well formed, has
+// two members of one name. Upper and lower case are the same, as they are to the
+// decoder: it would let the last one win, and whoever looked at the body before
+// may have read the first.
+func repeats(d *json.Decoder) bool {
+	t, err := d.Token()
+	open, nested := t.(json.Delim)
+	if err != nil || !nested {
+		return false
+	}
+	seen := map[string]bool{}
+	for d.More() {
+		if open == '{' {
+			t, _ = d.Token()
+			name, _ := t.(string)
+			if name = strings.ToLower(strings.ToUpper(name)); seen[name] {
+				return true
+			}
+			seen[name] = true
+		}
+		if repeats(d) {
+			return true
+		}
+	}
+	_, _ = d.Token() // the end
+	return false
 }
 
 func (s *server) register(a huma.API) {

@@ -104,6 +104,33 @@ func TestEvidenceAges(t *testing.T) {
 	}
 }
 
+// An answer of no names the evidence, why it does not count, and what to do.
+func TestAStaleAnswerSaysWhatToDo(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, nil)
+	f.show(t, "rel-1")
+	f.now = start.Add(25 * time.Hour)
+	claims := map[headgate.Gate]bool{}
+	for _, g := range headgate.Gates() {
+		claims[g] = true
+	}
+	a, err := f.EvaluateReadiness(t.Context(), operator, control.ReadinessRequest{
+		ReleaseID: "rel-1", DatasetVersion: "v1.0.0", ReplayPassed: true, GateResults: claims,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{
+		"quality": "headgate gate evaluate quality FILE… --release rel-1", "cost": "headgate gate evaluate cost FILE… --release rel-1",
+		"replay": "POST /api/v1/internal/release/replay/e2e",
+	}
+	for _, b := range a.Basis {
+		if next := want[b.Check]; next != "" && (b.Passed || !strings.Contains(b.Reason, "EVIDENCE_STALE") || !strings.Contains(b.Reason, next) || b.Evidence == nil || b.Evidence.ID == "") {
+			t.Errorf("%s: %+v, evidence %+v", b.Check, b, b.Evidence)
+		}
+	}
+}
+
 // A rollback's replay shows that stable is well. It must not pass for a replay
 // of the release that was rolled back.
 func TestReplayFromBeforeARollbackProvesNothing(t *testing.T) {

@@ -156,11 +156,23 @@ func (a *Assessment) weigh(check string, claimed bool, held *Evidence, override 
 		b.Passed, b.Support = true, "declared"
 		b.Reason = "only declared: " + why
 	default:
-		b.Reason = why
+		b.Reason = why + next(check, a.ReleaseID)
 		a.FailedChecks = append(a.FailedChecks, missing)
 	}
 	a.Basis = append(a.Basis, b)
 	return b.Passed
+}
+
+// next says how evidence of a check is made anew. The gates that a server looks
+// at afresh say themselves what they miss.
+func next(check, release string) string {
+	switch {
+	case check == "replay":
+		return "; POST /api/v1/internal/release/replay/e2e with this release_id replays it anew"
+	case slices.Contains(headgate.GateD(), headgate.Gate(check)):
+		return "; headgate gate evaluate " + check + " FILE… --release " + release + " judges it anew"
+	}
+	return ""
 }
 
 // proves reports whether the evidence supports a claim and, if not, why.

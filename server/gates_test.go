@@ -139,6 +139,21 @@ func (w *world) gatesTakeMeasurementsOnly(t *testing.T) {
 		} {
 			w.refuse(t, "POST", path, body, 400, "REQ_VALIDATION_FAILED")
 		}
+		// Two claims about one thing: which of them counts is not for the reader to
+		// choose.
+		whole, err := json.Marshal(passing(gate))
+		if err != nil {
+			t.Fatal(err)
+		}
+		open := strings.TrimSuffix(string(whole), "}")
+		for _, twice := range []string{
+			open + `,"metrics":{}}`, open + `,"Metrics":{}}`, open + `,"metric\u0073":{}}`, open + `,"release_id":"a","release_id":"b"}`,
+			strings.Replace(string(whole), `"metrics":{`, `"metrics":{"own":{"a":[{"b":1,"b":0}]},`, 1),
+		} {
+			if a := w.refuse(t, "POST", path, twice, 400, "REQ_VALIDATION_FAILED"); !strings.Contains(a.Error.Message, "twice") {
+				t.Errorf("the error does not say what is wrong: %+v", a.Error)
+			}
+		}
 		a := w.refuse(t, "POST", path, passing(gate).with("dataset_id", 70007), 400, "REQ_VALIDATION_FAILED")
 		if !strings.Contains(a.Error.Message, "dataset_id") || strings.Contains(a.Error.Message, "70007") {
 			t.Errorf("the error does not say what is mistyped, or quotes it: %+v", a.Error)

@@ -62,9 +62,9 @@ func (db *DB) CreateRelease(ctx context.Context, c pipeline.Commit) (pipeline.Re
 		if err != nil {
 			return err
 		}
-		if stored.Digest != r.Digest || stored.Service != r.Service {
+		if stored.Digest != r.Digest || stored.Service != r.Service || stored.Version != r.Version {
 			return headgate.Errorf(headgate.CodeIdempotencyConflict, headgate.ClassBusinessRule,
-				"release %s exists with another digest or service; choose a new id", r.ID)
+				"release %s exists with another digest, version or service; choose a new id", r.ID)
 		}
 		r = stored
 		return nil

@@ -35,6 +35,10 @@ func createIsIdempotent(t *testing.T, s Store) {
 	other.Record.Service = "another"
 	_, err = s.CreateRelease(t.Context(), other)
 	wantCode(t, err, headgate.CodeIdempotencyConflict)
+	renamed := begin(t, s, "rel-1", digestA)
+	renamed.Record.Version = "another"
+	_, err = s.CreateRelease(t.Context(), renamed)
+	wantCode(t, err, headgate.CodeIdempotencyConflict)
 
 	_, err = s.Release(t.Context(), "rel-none")
 	wantCode(t, err, headgate.CodeReleaseNotFound)
