@@ -126,21 +126,17 @@ type stream struct {
 	Values []entry           `json:"values"`
 }
 
-// entry is a time in nanoseconds, a line and, in some versions, metadata of
-// its own.
+// entry is a time in nanoseconds and a line.
 type entry struct {
-	time     time.Time
-	line     string
-	metadata map[string]string
+	time time.Time
+	line string
 }
 
-// UnmarshalJSON reads the array of two or three elements.
+// UnmarshalJSON reads the array of both. A third element would be the
+// structured metadata, for who asks for it apart from the labels.
 func (e *entry) UnmarshalJSON(text []byte) error {
-	var metadata struct {
-		Structured map[string]string `json:"structuredMetadata"`
-	}
 	var stamp string
-	parts := []any{&stamp, &e.line, &metadata}
+	parts := []any{&stamp, &e.line}
 	if err := json.Unmarshal(text, &parts); err != nil {
 		return err
 	}
@@ -148,22 +144,21 @@ func (e *entry) UnmarshalJSON(text []byte) error {
 	if err != nil {
 		return err
 	}
-	e.time, e.metadata = time.Unix(0, ns).UTC(), metadata.Structured
+	e.time = time.Unix(0, ns).UTC()
 	return nil
 }
 
 func (s stream) event(v entry) telemetry.Event {
 	e := telemetry.Event{Kind: telemetry.Log, Time: v.time, Name: v.line}
-	for _, labels := range []map[string]string{s.Labels, v.metadata} {
-		for k, value := range labels {
-			switch k {
-			case "severity_text", "detected_level", "level":
-				if e.Status == "" || k == "severity_text" {
-					e.Status = severity(value)
-				}
-			default:
-				describe(&e, k, value)
+	for k, value := range s.Labels {
+		switch k {
+		case "scope_name", "scope_version":
+		case "severity_text", "detected_level", "level":
+			if e.Status == "" || k == "severity_text" {
+				e.Status = severity(value)
 			}
+		default:
+			describe(&e, k, value)
 		}
 	}
 	return e

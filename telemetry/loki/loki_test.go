@@ -121,6 +121,33 @@ func TestBothBackendsTellTheSameStory(t *testing.T) {
 	}
 }
 
+// What Loki says to a query without a match and to one that it does not
+// understand.
+func TestWhatLokiAnswersOtherwise(t *testing.T) {
+	t.Parallel()
+	none, _ := lokiFinder(t, "loki-none.json", "")
+	if found, err := none.Find(t.Context(), telemetry.Query{RequestID: "nobody"}); err != nil || len(found) > 0 {
+		t.Errorf("no match: %v, %v", found, err)
+	}
+	answer, err := os.ReadFile("testdata/loki-bad-query.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusBadRequest)
+		_, _ = w.Write(answer)
+	}))
+	t.Cleanup(h.Close)
+	f, err := loki.New(h.URL, "{", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = "refuses the query (status 400): parse error at line 1, col 35: syntax error"
+	if _, err := f.Find(t.Context(), telemetry.Query{RequestID: "req_1"}); headgate.AsError(err).Code != headgate.CodeValidation || !strings.Contains(err.Error(), want) {
+		t.Errorf("bad query: %v", err)
+	}
+}
+
 func TestWhatIsAsked(t *testing.T) {
 	t.Parallel()
 	q := telemetry.Query{RequestID: "x\" or \"\\", TenantID: "acme", Service: "bidding", Version: "v1", From: at(0), To: at(1000)}
