@@ -31,7 +31,7 @@ const poll = 20 * time.Millisecond
 
 // patience is how long a test waits for what should come within seconds, on a
 // machine that is busy with other things. No assertion depends on it.
-const patience = 3 * time.Minute
+const patience = 10 * time.Minute
 
 // await waits until ok; it never waits in the hope that something has happened.
 func await(t *testing.T, what string, ok func() bool) {

@@ -50,6 +50,7 @@ type Gateway struct {
 	t      testing.TB
 	routes dynamic.ResourceInterface
 	rules  atomic.Pointer[[]gateway.HTTPRouteRule]
+	kept   http.Transport // keeps a connection for each of a test's users
 }
 
 var names atomic.Int64
@@ -67,7 +68,10 @@ func NewGateway(t testing.TB, kubeconfig string) *Gateway {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &Gateway{t: t, Kubeconfig: kubeconfig, Name: fmt.Sprintf("bidding-%d", names.Add(1)), routes: client.Resource(HTTPRoutes).Namespace(Namespace)}
+	g := &Gateway{
+		t: t, kept: http.Transport{MaxIdleConnsPerHost: 32}, Kubeconfig: kubeconfig,
+		Name: fmt.Sprintf("bidding-%d", names.Add(1)), routes: client.Resource(HTTPRoutes).Namespace(Namespace),
+	}
 	g.Apply("platform-team", map[string]any{"parentRefs": []any{map[string]any{"name": "edge"}}})
 	srv := httptest.NewServer(g)
 	g.URL = srv.URL
@@ -87,6 +91,7 @@ func NewGateway(t testing.TB, kubeconfig string) *Gateway {
 		close(stop)
 		running.Wait()
 		srv.Close()
+		g.kept.CloseIdleConnections()
 	})
 	return g
 }
@@ -172,7 +177,9 @@ func (g *Gateway) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	for _, ref := range refs {
 		if pick -= *ref.Weight; pick < 0 {
 			target := &url.URL{Scheme: "http", Host: fmt.Sprintf("127.0.0.1:%d", *ref.Port)}
-			httputil.NewSingleHostReverseProxy(target).ServeHTTP(rw, r)
+			to := httputil.NewSingleHostReverseProxy(target)
+			to.Transport = &g.kept
+			to.ServeHTTP(rw, r)
 			return
 		}
 	}
