@@ -45,6 +45,10 @@ func (p *Plane) Promote(ctx context.Context, who access.Identity, id, reason str
 		return err
 	}
 	if rec.Phase == pipeline.PhaseRunning && rec.Stage == headgate.StageCanary {
+		if !rec.State.Granted {
+			return headgate.Errorf(pipeline.CodePromotionRefused, headgate.ClassBusinessRule,
+				"not promoted: no user has met release %s yet%s", id, because(rec.State.Note))
+		}
 		if err := pipeline.CheckPromotion(rec.State.Canary, rec.Plan.Canary); err != nil {
 			return err
 		}
@@ -58,7 +62,8 @@ func (p *Plane) Promote(ctx context.Context, who access.Identity, id, reason str
 	return p.steer(ctx, who, id, pipeline.Fact{Kind: pipeline.FactPromote, Reason: reason})
 }
 
-// steer tells the pipeline what a person wants of a canary, present or to come.
+// steer tells the pipeline what a person wants of a canary, present or to come,
+// unless it has that already: see [pipeline.CheckSteering].
 func (p *Plane) steer(ctx context.Context, who access.Identity, id string, f pipeline.Fact) error {
 	if err := giveReason(&f.Reason); err != nil {
 		return err
@@ -67,9 +72,19 @@ func (p *Plane) steer(ctx context.Context, who access.Identity, id string, f pip
 	if err != nil {
 		return err
 	}
-	over := rec.Stage == headgate.StageFull || rec.Stage == headgate.StageFeedback || rec.Phase == pipeline.PhaseRollingBack
+	if rec.Phase == pipeline.PhaseRollingBack {
+		return notInCanary(rec, "its traffic goes to stable; headgate release show "+id+" says how far it is")
+	}
+	over := rec.Stage == headgate.StageFull || rec.Stage == headgate.StageFeedback
 	if over && !rec.Done() {
-		return notInCanary(rec, "its canary is over; headgate release abort takes it back")
+		return notInCanary(rec, "its canary is over; headgate release rollback takes it back")
+	}
+	facts, err := p.o.Store.Facts(ctx, id)
+	if err != nil {
+		return err
+	}
+	if err := pipeline.CheckSteering(rec, facts, f); err != nil && !rec.Done() {
+		return err
 	}
 	f.Actor, f.From = who.Name, who.From
 	ev := headgate.Event{
@@ -86,8 +101,17 @@ func notInCanary(rec pipeline.Record, why string) error {
 	at := string(rec.Stage)
 	if rec.Phase == pipeline.PhaseRollingBack {
 		at = "rolling back"
+	} else {
+		at = "at " + at
 	}
-	return headgate.Errorf(CodeNotInCanary, headgate.ClassBusinessRule, "release %s is at %s: %s", rec.ID, at, why)
+	return headgate.Errorf(CodeNotInCanary, headgate.ClassBusinessRule, "release %s is %s: %s", rec.ID, at, why)
+}
+
+func because(note string) string {
+	if note == "" {
+		return ""
+	}
+	return ": it " + note
 }
 
 // maxReason bounds why somebody did something, in bytes.

@@ -1,6 +1,7 @@
 package control_test
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"testing"
@@ -100,6 +101,10 @@ func TestManualControlIsRefused(t *testing.T) {
 	done := func(r *pipeline.Record) { quiet(r); r.Phase, r.Outcome = pipeline.PhaseDone, headgate.Blocked }
 	pause := func(f *fixture, who access.Identity) error { return f.Pause(t.Context(), who, "rel-1", "why") }
 	promote := func(f *fixture, who access.Identity) error { return f.Promote(t.Context(), who, "rel-1", "why") }
+	resume := func(f *fixture, who access.Identity) error { return f.Resume(t.Context(), who, "rel-1", "why") }
+	twice := func(do func(*fixture, access.Identity) error) func(*fixture, access.Identity) error {
+		return func(f *fixture, who access.Identity) error { return cmp.Or(do(f, who), do(f, who)) }
+	}
 	share := func(v float64) func(*fixture, access.Identity) error {
 		return func(f *fixture, who access.Identity) error { return f.SetShare(t.Context(), who, "rel-1", v, "why") }
 	}
@@ -119,6 +124,17 @@ func TestManualControlIsRefused(t *testing.T) {
 		{"no share", quiet, share(0), operator, headgate.CodeValidation},
 		{"more than everything", quiet, share(1.1), operator, headgate.CodeValidation},
 		{"everything", quiet, share(1), operator, ""},
+		{"a share twice", quiet, twice(share(0.5)), operator, pipeline.CodeNothingToSteer},
+		{"a share that the pause held", quiet, func(f *fixture, who access.Identity) error {
+			return cmp.Or(share(0.5)(f, who), pause(f, who), share(0.5)(f, who), pause(f, who))
+		}, operator, ""},
+		{"pause twice", quiet, twice(pause), operator, pipeline.CodeNothingToSteer},
+		{"resume what is not paused", quiet, resume, operator, pipeline.CodeNothingToSteer},
+		{"resume twice", quiet, func(f *fixture, who access.Identity) error {
+			return cmp.Or(pause(f, who), resume(f, who), resume(f, who))
+		}, operator, pipeline.CodeNothingToSteer},
+		{"resume what has ended", done, resume, operator, headgate.CodeReleaseDone},
+		{"promote what no user has met", func(r *pipeline.Record) { quiet(r); r.State.Granted = false }, promote, operator, pipeline.CodePromotionRefused},
 		{"promote past the gates", stage(headgate.StageGateD), promote, operator, control.CodeNotInCanary},
 		{"promote what looks worse", inCanary(headgate.Insufficient, canary.CodeLooksWorse), promote, operator, pipeline.CodePromotionRefused},
 		{"promote what is broken", inCanary(headgate.Broken, canary.CodeTelemetryStale), promote, operator, pipeline.CodePromotionRefused},

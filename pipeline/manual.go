@@ -128,6 +128,38 @@ func CheckApproval(r Record, facts []Fact) error {
 	return nil
 }
 
+// CodeNothingToSteer is the error code of [CheckSteering].
+const CodeNothingToSteer = "NOTHING_TO_STEER"
+
+// CheckSteering returns NOTHING_TO_STEER when the pause, resume or share f asks
+// for what the release's facts have asked already: an answer "recorded" would
+// let somebody believe that it changed something.
+func CheckSteering(r Record, facts []Fact, f Fact) error {
+	s := steer(r, facts)
+	_, wider := r.nextTier()
+	var why string
+	switch {
+	case f.Kind == FactPause && s.held:
+		why = fmt.Sprintf("is paused already, by %s (%s)", s.word.Actor, s.word.Reason)
+	case f.Kind == FactResume && !s.paused:
+		why = "is not paused; it is at " + string(r.Stage)
+		if r.State.Note != "" {
+			why += ": " + r.State.Note
+		}
+	case f.Kind == FactShare && !s.held && f.Share == s.wanted(r) && (s.share != 0 || !wider):
+		why = fmt.Sprintf("has a share of %.4g%% already", f.Share*100)
+		switch {
+		case !r.State.Granted:
+			why += ", from the canary's begin on"
+		case s.last != nil && s.last.Share < f.Share:
+			why += fmt.Sprintf("; its judge limits it to %.4g%%", s.last.Share*100)
+		}
+	default:
+		return nil
+	}
+	return headgate.Errorf(CodeNothingToSteer, headgate.ClassBusinessRule, "nothing to change: release %s %s", r.ID, why)
+}
+
 func nothing(r Record, why string) error {
 	return headgate.Errorf(CodeNothingToApprove, headgate.ClassBusinessRule, "nothing to approve: release %s %s", r.ID, why)
 }
