@@ -17,6 +17,7 @@ import (
 
 	"github.com/headgate/headgate"
 	"github.com/headgate/headgate/client"
+	"github.com/headgate/headgate/internal/needs"
 )
 
 // serve starts a server and returns a client of it.
@@ -259,11 +260,10 @@ func TestWhoeverAnswersIsNamed(t *testing.T) {
 
 func TestNobodyAnswers(t *testing.T) {
 	t.Parallel()
-	s := httptest.NewServer(http.NotFoundHandler())
-	s.Close()
-	_, err := client.New(s.URL, "secret-token", nil).Approve(context.Background(), "r", "w")
+	nowhere := "http://" + needs.Addrs(t, 1)[0]
+	_, err := client.New(nowhere, "secret-token", nil).Approve(context.Background(), "r", "w")
 	e := headgate.AsError(err)
-	if e.Code != headgate.CodeUnavailable || !e.Retryable || !strings.Contains(e.Message, s.URL) || strings.Contains(e.Message, "secret-token") {
+	if e.Code != headgate.CodeUnavailable || !e.Retryable || !strings.Contains(e.Message, nowhere) || strings.Contains(e.Message, "secret-token") {
 		t.Errorf("error %+v", e)
 	}
 	_, err = client.New("127.0.0.1:8080", "", nil).Release(context.Background(), "r")

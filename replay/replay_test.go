@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/internal/needs"
 	"github.com/headgate/headgate/replay"
 )
 
@@ -190,9 +191,7 @@ func TestFailuresSayWhatHappened(t *testing.T) {
 
 func TestNobodyListening(t *testing.T) {
 	t.Parallel()
-	srv := httptest.NewServer(nil)
-	srv.Close()
-	run := execute(t, load(t, smallSuite), srv.URL)
+	run := execute(t, load(t, smallSuite), "http://"+needs.Addrs(t, 1)[0])
 	if got := run.Sessions[0].Steps[0].Failure; !strings.Contains(got, "connection failed") || strings.Contains(got, "prj-1") {
 		t.Errorf("failure %q", got)
 	}

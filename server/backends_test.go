@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -128,14 +129,19 @@ func TestTimelineFromJaegerAndVictoriaLogs(t *testing.T) {
 		"/api/traces/0af7651916cd43dd8448eb211c80319c": "../telemetry/tempo/testdata/jaeger-traces.json",
 		"/select/logsql/query":                         "../telemetry/loki/testdata/victorialogs-query.jsonl",
 	}
-	h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	ln, err := net.Listen("tcp", needs.Addrs(t, 1)[0]) // nobody else's once it is closed
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &httptest.Server{Listener: ln, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		text, err := os.ReadFile(answers[r.URL.Path])
 		if err != nil {
 			http.NotFound(w, r)
 			return
 		}
 		_, _ = w.Write(text)
-	}))
+	})}}
+	h.Start()
 	t.Cleanup(h.Close)
 	w := startBare(t, func(o *server.Options) {
 		o.Settings.Traces.URL, o.Settings.Traces.API = h.URL, "jaeger"
