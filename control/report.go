@@ -287,10 +287,7 @@ func (p *Plane) reportRollback(ctx context.Context, rec pipeline.Record) (*repor
 	rb := all[len(all)-1]
 	out := &report.Rollback{
 		TriggerGate: rb.Gate, Reason: rb.Reason, TriggeredAt: rb.TriggeredAt, CompletedAt: rb.CompletedAt, RestoredAt: rb.RestoredAt,
-		LimitS: rb.Deadline.Sub(rb.TriggeredAt).Seconds(),
-	}
-	if intent := rec.State.Rollback; intent != nil {
-		out.TrafficBackAt = intent.StoppedAt
+		LimitS: rb.Deadline.Sub(rb.TriggeredAt).Seconds(), TrafficBackAt: trafficBackAt(rec, rb),
 	}
 	for _, s := range rb.Steps {
 		out.Steps = append(out.Steps, report.Step{

@@ -267,10 +267,7 @@ func (p *Plane) rollbackStatement(r pipeline.Record, rb rollback.Rollback, now t
 	out := evidence.Rollback{
 		ReleaseID: rb.ReleaseID, Time: now, RollbackID: rb.ID, TriggerGate: rb.Gate, Breaches: rb.Breaches, Reason: rb.Reason,
 		TriggeredAt: rb.TriggeredAt, CompletedAt: rb.CompletedAt, RestoredAt: rb.RestoredAt,
-		LimitSeconds: rb.Deadline.Sub(rb.TriggeredAt).Seconds(), MadeBy: p.tool(),
-	}
-	if intent := r.State.Rollback; intent != nil {
-		out.TrafficBackAt = intent.StoppedAt
+		LimitSeconds: rb.Deadline.Sub(rb.TriggeredAt).Seconds(), MadeBy: p.tool(), TrafficBackAt: trafficBackAt(r, rb),
 	}
 	for _, s := range rb.Steps {
 		out.Steps = append(out.Steps, evidence.RollbackStep{
@@ -282,6 +279,21 @@ func (p *Plane) rollbackStatement(r pipeline.Record, rb rollback.Rollback, now t
 		out.ReplayJobID, out.ReplayStatus = rb.Replay.JobID, string(rb.Replay.Status)
 	}
 	return out
+}
+
+// trafficBackAt is when the routers' answer was that nobody meets the candidate:
+// before the ordered steps, or with that of release_version when stable could
+// not take the traffic earlier. Zero when it is not back.
+func trafficBackAt(r pipeline.Record, rb rollback.Rollback) time.Time {
+	if intent := r.State.Rollback; intent != nil && !intent.StoppedAt.IsZero() {
+		return intent.StoppedAt
+	}
+	for _, s := range rb.Steps {
+		if s.Component == headgate.ReleaseVersion && s.Status == rollback.StepDone {
+			return s.EndedAt
+		}
+	}
+	return time.Time{}
 }
 
 // Frozen implements [feedback.Freeze]: a service is frozen while a rollback

@@ -431,11 +431,43 @@ func (e *Engine) commitRollback(ctx context.Context, c Commit, now time.Time, s 
 		return err
 	}
 	// The ordered steps follow in the next turn; users leave the candidate
-	// now.
+	// now, unless there is nowhere to go.
+	if e.strands(ctx, *r) {
+		return nil
+	}
 	if err := e.apply(ctx, split(*r, 0)); err != nil {
 		e.o.Log.WarnContext(ctx, "stop-loss failed; the rollback repeats it", slog.String("release_id", r.ID), slog.Any("error", err))
 	}
 	return nil
+}
+
+// stableAsked bounds the question whether stable can be left with all users.
+// Stopping the loss waits for no router that does not answer.
+const stableAsked = 250 * time.Millisecond
+
+// strands reports that without the candidate users would have nothing: the
+// routers keep traffic away from stable, and the candidate answers. It then
+// serves them until the ordered rollback finds stable ready, and who follows
+// that is told if it does not. A version that is not safe serves nobody.
+func (e *Engine) strands(ctx context.Context, r Record) bool {
+	if r.State.Rollback.TriggerGate == headgate.GateSecurity {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, stableAsked)
+	defer cancel()
+	router, err := e.o.Router(r.Service)
+	if err != nil {
+		return false
+	}
+	status, err := router.Status(ctx)
+	if err != nil || status.ReleaseID != r.ID {
+		return false
+	}
+	healthy := map[headgate.Arm]bool{}
+	for _, b := range status.Backends {
+		healthy[b.Arm] = b.Healthy
+	}
+	return healthy[headgate.Candidate] && !healthy[headgate.Stable]
 }
 
 // continueRollback stops the loss and executes the ordered rollback, as often
@@ -443,7 +475,7 @@ func (e *Engine) commitRollback(ctx context.Context, c Commit, now time.Time, s 
 func (e *Engine) continueRollback(ctx context.Context, r Record, now time.Time) error {
 	c := Commit{Record: r, ClaimedGen: r.Gen}
 	intent := *r.State.Rollback
-	if intent.StoppedAt.IsZero() {
+	if intent.StoppedAt.IsZero() && !e.strands(ctx, r) {
 		err := e.apply(ctx, split(r, 0))
 		if errors.Is(err, &headgate.Error{Code: headgate.CodeStaleEpoch}) {
 			err = errors.Join(err, e.overtake(ctx, r.Service))
@@ -470,6 +502,7 @@ func (e *Engine) continueRollback(ctx context.Context, r Record, now time.Time) 
 		return err
 	}
 	c.Record.Phase, c.Record.Outcome = PhaseDone, intent.Outcome
+	c.Record.State.Share = 0 // what was leased is over, wherever its users are
 	c.ReleaseTraffic = true
 	verdict := headgate.Pass
 	if !res.Restored {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/canary"
 	"github.com/headgate/headgate/pipeline"
 	"github.com/headgate/headgate/rollout"
 )
@@ -215,4 +216,47 @@ func TestReleaseAgainstAnOldStableIsBlocked(t *testing.T) {
 			t.Errorf("the router serves %s", r.split.Stable.Version)
 		}
 	})
+}
+
+// While stable is out of service and the candidate is not, leaving the
+// candidate would leave users with nothing: the ordered rollback, which asks
+// stable, decides when they go.
+func TestUsersStayWhereTheyAreServed(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name string
+		sick []headgate.Arm
+		stay bool
+	}{
+		{"both serve", nil, false},
+		{"stable is down", []headgate.Arm{headgate.Stable}, true},
+		{"both are down", []headgate.Arm{headgate.Stable, headgate.Candidate}, false},
+		{"the candidate is down", []headgate.Arm{headgate.Candidate}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.rollback = func(context.Context, pipeline.Record) (pipeline.RollbackResult, error) {
+				return pipeline.RollbackResult{Summary: "stable cannot take the traffic"}, nil
+			}
+			w.start()
+			w.create("r", undecided)
+			w.awaitTicks("r", 3)
+			w.router.do(func(r *router) {
+				for _, arm := range c.sick {
+					r.sick[arm] = true
+				}
+				r.errors[headgate.Stable], r.errors[headgate.Candidate] = 0.9, 0.9
+			})
+			r := w.awaitDone("r")
+			if r.Outcome != headgate.RolledBack || !slices.Equal(r.Reasons, []string{canary.CodeSLOExceeded}) {
+				t.Errorf("%s because of %v", r.Outcome, r.Reasons)
+			}
+			stays := false
+			w.router.do(func(r *router) { stays = r.split.Share > 0 })
+			if stays != c.stay || r.State.Rollback.StoppedAt.IsZero() != c.stay {
+				t.Errorf("the candidate keeps its users: %v, traffic back at %v", stays, r.State.Rollback.StoppedAt)
+			}
+		})
+	}
 }
