@@ -162,8 +162,8 @@ func checkRolledBack(ctx context.Context, t *testing.T, db *sqlite.DB, rec pipel
 		t.Errorf("the rollback is not over: %+v", rb)
 	}
 	for _, s := range rb.Steps {
-		if s.Status != rollback.StepUnchanged && (s.Status != rollback.StepDone || s.EndedAt.IsZero() || s.Attempts > 1 || s.ReadBack != s.To) {
-			t.Errorf("step %+v is not done, once, and read back", s)
+		if s.Status != rollback.StepUnchanged && (s.Status != rollback.StepDone || s.EndedAt.IsZero() || s.ReadBack != s.To) {
+			t.Errorf("step %+v is not done and read back", s)
 		}
 	}
 	for _, kind := range []string{"rollback_triggered", "traffic_on_stable", "rollback_executed", "rollback_replay_verified", "rollback_finished"} {
