@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"strings"
 	"time"
 
@@ -107,7 +108,9 @@ func Setup(ctx context.Context, opts Options) (*Telemetry, error) {
 	}
 	if opts.Endpoint != "" {
 		base := strings.TrimRight(opts.Endpoint, "/")
-		spans, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(base+"/v1/traces"))
+		hc := &http.Client{Transport: patient{http.DefaultTransport}, Timeout: exportTimeout}
+		spans, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(base+"/v1/traces"), otlptracehttp.WithHTTPClient(hc),
+			otlptracehttp.WithRetry(otlptracehttp.RetryConfig(patience)))
 		if err != nil {
 			return nil, fmt.Errorf("instrument: trace exporter: %w", err)
 		}
@@ -115,7 +118,8 @@ func Setup(ctx context.Context, opts Options) (*Telemetry, error) {
 		if err != nil {
 			return nil, fmt.Errorf("instrument: metric exporter: %w", err)
 		}
-		records, err := otlploghttp.New(ctx, otlploghttp.WithEndpointURL(base+"/v1/logs"))
+		records, err := otlploghttp.New(ctx, otlploghttp.WithEndpointURL(base+"/v1/logs"), otlploghttp.WithHTTPClient(hc),
+			otlploghttp.WithRetry(otlploghttp.RetryConfig(patience)))
 		if err != nil {
 			return nil, fmt.Errorf("instrument: log exporter: %w", err)
 		}

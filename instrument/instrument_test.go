@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -325,5 +326,38 @@ func TestAbsentReceiverCostsNoRequest(t *testing.T) {
 	_ = tel.Shutdown(ctx) // says that telemetry was lost
 	if _, err := instrument.Setup(t.Context(), instrument.Options{}); err == nil {
 		t.Error("a service without a name is accepted")
+	}
+}
+
+// TestRecordsOutliveTheReceiversRestart: a record of the audit log that is sent
+// while the receiver restarts is sent again.
+func TestRecordsOutliveTheReceiversRestart(t *testing.T) {
+	t.Parallel()
+	var cut atomic.Int64
+	got := make(chan string, 10)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v1/logs" && cut.Add(1) <= 2 {
+			panic(http.ErrAbortHandler)
+		}
+		got <- r.URL.Path
+	}))
+	t.Cleanup(srv.Close)
+	tel, err := instrument.Setup(t.Context(), instrument.Options{Service: "shop", Endpoint: srv.URL, Interval: 10 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tel.Logger.InfoContext(t.Context(), "reviewed")
+	await := time.After(time.Minute)
+	for path := ""; path != "/v1/logs"; {
+		select {
+		case path = <-got:
+		case <-await:
+			t.Fatal("the record was not sent again")
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if err := tel.Shutdown(ctx); err != nil {
+		t.Error(err)
 	}
 }

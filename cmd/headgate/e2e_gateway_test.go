@@ -1,11 +1,13 @@
 package main
 
 import (
+	"net/http"
 	"testing"
 	"time"
 
 	"github.com/headgate/headgate"
 	"github.com/headgate/headgate/traffic/gatewayapi/gatewaytest"
+	"github.com/headgate/headgate/traffic/proxy"
 )
 
 // behindAGateway takes a release to users and back in a cluster: the control
@@ -15,7 +17,14 @@ func behindAGateway(t *testing.T, w *world) {
 	const id = "rel-gateway"
 	gw := gatewaytest.NewGateway(t, gatewaytest.NewCluster(t))
 	p := newPlane(t, w, goodVersion, planeOptions{canary: longCanary, gateway: gw})
-	await(t, "the route to lead to the proxy", func() bool { return backends(t, gw) == "headgate-proxy" })
+	await(t, "the route to lead to the proxy, and the Gateway to follow it", func() bool {
+		resp, err := http.Get(gw.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		return backends(t, gw) == "headgate-proxy" && resp.Header.Get(proxy.RouteHeader) != ""
+	})
 	p.users = startUsers(t, gw.URL, w.tokens, userRPS)
 	p.toCanary(t, id, goodVersion)
 	p.awaitTick(t, id)

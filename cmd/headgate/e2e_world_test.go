@@ -419,7 +419,7 @@ func (u *users) ask(ctx context.Context, hc *http.Client, base string, tokens ma
 	defer resp.Body.Close()
 	body, _ := io.ReadAll(resp.Body) // only the header counts
 	a := answer{asked: asked, route: resp.Header.Get(proxy.RouteHeader), status: resp.StatusCode}
-	if a.status >= 500 {
+	if a.status >= 500 || a.route == "" {
 		a.said = string(body)
 	}
 	u.note(a)
