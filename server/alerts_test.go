@@ -104,7 +104,7 @@ func TestMetricsThatArePastABoundReachPeople(t *testing.T) {
 	if got.Status != "firing" || got.Labels["alertname"] != "HighRiskWithoutApproval" || got.Labels["service"] != "shop" || got.Labels["severity"] != "P0" {
 		t.Errorf("told %+v", got)
 	}
-	if a := got.Annotations; a["on_call"] != "shop-primary" || a["runbook_url"] == "" || !strings.Contains(a["summary"], "is 0.5, the bound is < 1") {
+	if a := got.Annotations; a["on_call"] != "shop-primary" || a["runbook_url"] == "" || !strings.Contains(a["summary"], "is 50%, the bound is < 100%") {
 		t.Errorf("with %v", a)
 	}
 }

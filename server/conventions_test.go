@@ -177,7 +177,8 @@ func (w *world) rolesDoWhatTheyAreFor(t *testing.T) {
 				w.refuse(t, tt.method, tt.path, tt.body, 403, "AUTH_FORBIDDEN", nobody, bearer(w.token(t, role)))
 			}
 		}
-		if a := w.do(t, tt.method, tt.path, tt.body, nobody, bearer(w.token(t, tt.by))); a.status >= 300 {
+		// A role that may approve is told that nothing waits for it.
+		if a := w.do(t, tt.method, tt.path, tt.body, nobody, bearer(w.token(t, tt.by))); a.status >= 300 && a.Error.Code != "NOTHING_TO_APPROVE" {
 			t.Errorf("%s %s as %s: %d %s", tt.method, tt.path, tt.by, a.status, a.raw)
 		}
 	}
