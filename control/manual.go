@@ -130,8 +130,9 @@ func giveReason(reason *string) error {
 // withoutSecrets is what somebody wrote, with [telemetry.Redacted] in place of
 // the secrets.
 func withoutSecrets(said string) string {
-	clean, _ := telemetry.NewRedactor(passwordInURL).Text(said)
+	clean, _ := inWords.Text(said)
 	return clean
 }
 
-var passwordInURL = regexp.MustCompile(`://[^/\s:@]*:(?P<s>[^/\s@]+)@`)
+// inWords finds what is a secret in telemetry, and passwords in addresses.
+var inWords = telemetry.NewRedactor(regexp.MustCompile(`://[^/\s:@]*:(?P<s>[^/\s@]+)@`))

@@ -98,7 +98,8 @@ func (p *Plane) CreateRelease(ctx context.Context, who access.Identity, req Rele
 		return View{}, err
 	}
 	rel := headgate.Release{
-		ID: req.ID, Service: s.Name, TenantID: who.TenantID, Version: req.Version, Changes: req.Changes, Source: headgate.Source{Commit: req.Source.Commit, Author: withoutSecrets(req.Source.Author), Link: withoutSecrets(req.Source.Link)},
+		ID: req.ID, Service: s.Name, TenantID: who.TenantID, Version: req.Version, Changes: req.Changes,
+		Source: headgate.Source{Commit: req.Source.Commit, Author: withoutSecrets(req.Source.Author), Link: withoutSecrets(req.Source.Link)},
 		Digest: req.Digest, StagingURL: req.StagingURL, CandidateURL: req.CandidateURL, HighRisk: req.HighRisk,
 	}
 	if rel.ID == "" {

@@ -110,7 +110,7 @@ func Setup(ctx context.Context, opts Options) (*Telemetry, error) {
 		base := strings.TrimRight(opts.Endpoint, "/")
 		hc := &http.Client{Transport: patient{http.DefaultTransport}, Timeout: exportTimeout}
 		spans, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(base+"/v1/traces"), otlptracehttp.WithHTTPClient(hc),
-			otlptracehttp.WithRetry(otlptracehttp.RetryConfig(patience)))
+			otlptracehttp.WithRetry(patience))
 		if err != nil {
 			return nil, fmt.Errorf("instrument: trace exporter: %w", err)
 		}

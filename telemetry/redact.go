@@ -219,7 +219,7 @@ func (r *Redactor) value(key string, v pcommon.Value) (hits int64) {
 
 // field redacts a text that is no attribute.
 func (r *Redactor) field(s string, set func(string)) (hits int64) {
-	clean, hits := r.text(s)
+	clean, hits := r.Text(s)
 	if hits > 0 {
 		set(clean)
 	}
@@ -233,7 +233,7 @@ func (r *Redactor) keyed(key, s string) (clean string, hits int64) {
 		}
 		return Redacted, 1
 	}
-	return r.text(s)
+	return r.Text(s)
 }
 
 // secretKeys are the attribute names whose value is a secret whatever it
@@ -341,9 +341,7 @@ var maskedValue = regexp.MustCompile(`(?i)^(?:(?:bearer|basic)\s+)?[\[<({]?(?:re
 func masked(s string) bool { return maskedValue.MatchString(strings.TrimSpace(s)) }
 
 // Text returns s without its secrets, and how many there were.
-func (r *Redactor) Text(s string) (clean string, hits int64) { return r.text(s) }
-
-func (r *Redactor) text(s string) (clean string, hits int64) {
+func (r *Redactor) Text(s string) (clean string, hits int64) {
 	if len(s) >= minSecret {
 		mask := awake(s)
 		for i, p := range patterns {
